@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# The words people expect; meson and ninja do the work.
+BUILD ?= build
+prefix ?= /usr/local
+DESTDIR ?=
+MAKEFLAGS += --no-print-directory
+
+.PHONY: all check check-lab lab demo bench fuzz asan lint install clean distclean deps
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	@scripts/install-deps build
+	@meson setup $(BUILD) --prefix=$(prefix)
+
+check: $(BUILD)/build.ninja
+	@scripts/install-deps test
+	@ninja -C $(BUILD)
+	@scripts/run-check $(BUILD)
+
+check-lab: all
+	@scripts/install-deps lab
+	@tests/lab/run-check-lab
+
+lab: all
+	@scripts/install-deps lab
+	@tests/lab/lab up && tests/lab/lab push
+
+demo:
+	@scripts/install-deps build lab
+	@$(MAKE) all
+	@tests/lab/demo
+
+bench: all
+	@scripts/install-deps lab
+	@tests/lab/bench
+
+fuzz:
+	@scripts/install-deps fuzz
+	@scripts/run-fuzz
+
+asan:
+	@scripts/install-deps test
+	@test -f build-asan/build.ninja || meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
+	@ninja -C build-asan
+	@scripts/run-check build-asan
+
+lint:
+	@scripts/install-deps lint
+	@scripts/lint
+
+install: all
+	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild --quiet
+
+clean:
+	@rm -rf build build-*
+
+distclean: clean
+	@tests/lab/lab down --all 2>/dev/null || true
+	@rm -rf .cache

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The replication channel: frames both ways between a primary and a backup (docs/misc/replication-stream.md).
+ *
+ * It carries the stream in DATA frames, checkpoint commits, acknowledgements, heartbeats and the graceful end. It
+ * knows nothing of guests. Invariants:
+ *
+ *  1. A frame's length is checked against CHANNEL_BODY_MAX before it is used.
+ *  2. Whoever hears nothing for limit_ms calls lost() once; nothing is delivered afterwards.
+ *  3. The lease: the backup promises not to promote before limit_ms of silence. The primary's lease runs
+ *     from the moment it *sent* the newest heartbeat that the backup has echoed, for limit_ms less a margin
+ *     for clock drift; so it ends before the backup can promote, however long our process was stopped.
+ *  4. DATA in flight is limited by the backup's window; heartbeats always pass.
+ */
+#ifndef LIBXL_CHANNEL_H
+#define LIBXL_CHANNEL_H
+
+#include "libxl_ev.h"
+
+#define CHANNEL_VERSION 1u
+#define CHANNEL_BODY_MAX (1u << 20)
+
+enum channel_frame {
+    CHANNEL_HELLO = 1,      /* both ways, first frame; arg = version; body = struct channel_hello */
+    CHANNEL_DATA = 2,       /* P->B; arg = checkpoint number that the bytes belong to */
+    CHANNEL_COMMIT = 3,     /* P->B; arg = checkpoint number; body = u64 bytes, u64 xxh3 of all DATA bytes since the last */
+    CHANNEL_ACK = 4,        /* B->P; arg = checkpoint number: the backup holds all of it */
+    CHANNEL_HEARTBEAT = 5,  /* P->B; arg = sender's clock, ms. Consumed by the channel itself */
+    CHANNEL_ECHO = 6,       /* B->P; arg = newest heartbeat's arg; body = u64 DATA bytes consumed. By the channel itself */
+    CHANNEL_STOP = 7,       /* P->B; arg = last acked checkpoint; body = reason text: end on purpose, drop the twin */
+    CHANNEL_STOPPED = 8,    /* B->P; the twin is gone and will never run */
+    CHANNEL_ERROR = 9,      /* both; body = one line of text; the sender gives up */
+};
+
+typedef struct libxl__channel libxl__channel;
+
+struct libxl__channel {
+    /* Filled by the user between _init and _start. */
+    libxl__loop *loop;
+    int send_fd, recv_fd; /* borrowed; made non-blocking; may be the same socket */
+    bool primary;         /* true: sends heartbeats and DATA; false: echoes and acknowledges */
+    int limit_ms;         /* silence longer than this: the peer is gone */
+    uint64_t window;      /* backup: how many DATA bytes it lets be in flight. Primary: set from the peer's HELLO */
+    void *user;
+    /* A frame that is not the channel's own business. body is valid during the call. */
+    void (*frame)(libxl__egc *egc, libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
+                  size_t len);
+    /* Called once: silence, EOF, I/O error or a frame that breaks the rules. why is one line. */
+    void (*lost)(libxl__egc *egc, libxl__channel *ch, const char *why);
+    /* Primary: there is room for DATA again after libxl__channel_data_room returned 0. May be NULL. */
+    void (*room)(libxl__egc *egc, libxl__channel *ch);
+
+    struct channel_state *st; /* the channel's own */
+};
+
+void libxl__channel_init(libxl__channel *ch);
+/* Registers on the loop and begins heartbeats. 0 or ERROR_*. */
+int libxl__channel_start(libxl__channel *ch);
+/* Deregisters and frees; fds stay open and are the caller's. Safe twice. May be called from any of the callbacks. */
+void libxl__channel_dispose(libxl__channel *ch);
+
+/* Queues one frame (body copied); never blocks. ERROR_FAIL after lost(); body over CHANNEL_BODY_MAX is our bug (assert). */
+int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
+                        size_t len);
+/* How many bytes of DATA may be queued now (window and queue limit); 0: wait for room(). */
+size_t libxl__channel_data_room(libxl__channel *ch);
+/* Bytes queued here and not yet written to send_fd. */
+size_t libxl__channel_queued(const libxl__channel *ch);
+/* Backup: n more DATA bytes were consumed (stored or passed on): opens the window by as much. */
+void libxl__channel_consumed(libxl__channel *ch, size_t n);
+/* Primary: may output be released now? False when the backup may already be running. */
+bool libxl__channel_lease_valid(const libxl__channel *ch);
+/* Backup: ms since anything was last received. */
+int64_t libxl__channel_silence_ms(const libxl__channel *ch);
+
+#endif
