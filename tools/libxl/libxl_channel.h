@@ -11,6 +11,8 @@
  *     from the moment it *sent* the newest heartbeat that the backup has echoed, for limit_ms less a margin
  *     for clock drift; so it ends before the backup can promote, however long our process was stopped.
  *  4. DATA in flight is limited by the backup's window; heartbeats always pass.
+ *
+ * Writing to a pipe whose reader is gone must not kill: the process that uses a channel ignores SIGPIPE.
  */
 #ifndef LIBXL_CHANNEL_H
 #define LIBXL_CHANNEL_H
@@ -19,6 +21,12 @@
 
 #define CHANNEL_VERSION 1u
 #define CHANNEL_BODY_MAX (1u << 20)
+#define CHANNEL_QUEUE_MAX (128u << 20)
+#define CHANNEL_WINDOW_MIN (64u << 10)
+#define CHANNEL_WINDOW_MAX (1u << 30)
+#define CHANNEL_WINDOW_DEFAULT (4u << 20)
+#define CHANNEL_LIMIT_MS_MIN 200
+#define CHANNEL_LIMIT_MS_MAX 600000
 
 enum channel_frame {
     CHANNEL_HELLO = 1,      /* both ways, first frame; arg = version; body = struct channel_hello */
@@ -32,6 +40,14 @@ enum channel_frame {
     CHANNEL_ERROR = 9,      /* both; body = one line of text; the sender gives up */
 };
 
+/* The body of HELLO. Both sides must have the same version and limit; flags are 0 in version 1. */
+struct channel_hello {
+    uint32_t version;
+    uint32_t limit_ms;
+    uint64_t window; /* the backup's; 0 from a primary */
+    uint32_t flags;
+};
+
 typedef struct libxl__channel libxl__channel;
 
 struct libxl__channel {
@@ -40,7 +56,7 @@ struct libxl__channel {
     int send_fd, recv_fd; /* borrowed; made non-blocking; may be the same socket */
     bool primary;         /* true: sends heartbeats and DATA; false: echoes and acknowledges */
     int limit_ms;         /* silence longer than this: the peer is gone */
-    uint64_t window;      /* backup: how many DATA bytes it lets be in flight. Primary: set from the peer's HELLO */
+    uint64_t window;      /* backup: DATA bytes it lets be in flight. Primary: from the peer's HELLO */
     void *user;
     /* A frame that is not the channel's own business. body is valid during the call. */
     void (*frame)(libxl__egc *egc, libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
@@ -49,6 +65,8 @@ struct libxl__channel {
     void (*lost)(libxl__egc *egc, libxl__channel *ch, const char *why);
     /* Primary: there is room for DATA again after libxl__channel_data_room returned 0. May be NULL. */
     void (*room)(libxl__egc *egc, libxl__channel *ch);
+    /* All that was queued is written (to the kernel; the peer may not have read it). May be NULL. */
+    void (*drained)(libxl__egc *egc, libxl__channel *ch);
 
     struct channel_state *st; /* the channel's own */
 };
@@ -56,13 +74,21 @@ struct libxl__channel {
 void libxl__channel_init(libxl__channel *ch);
 /* Registers on the loop and begins heartbeats. 0 or ERROR_*. */
 int libxl__channel_start(libxl__channel *ch);
-/* Deregisters and frees; fds stay open and are the caller's. Safe twice. May be called from any of the callbacks. */
+/*
+ * Deregisters and frees; fds stay open and are the caller's. Safe twice. May be called from any of the callbacks. Unless
+ * lost, one last attempt is made to write what is queued, without waiting; drained() tells when nothing is.
+ */
 void libxl__channel_dispose(libxl__channel *ch);
 
 /* Queues one frame (body copied); never blocks. ERROR_FAIL after lost(); body over CHANNEL_BODY_MAX is our bug (assert). */
 int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
                         size_t len);
-/* How many bytes of DATA may be queued now (window and queue limit); 0: wait for room(). */
+/* Queues the COMMIT of checkpoint n: bytes and xxh3 (XXH3_64bits, seed 0) of its DATA bodies. As _send. */
+int libxl__channel_commit(libxl__channel *ch, uint64_t n, uint64_t bytes, uint64_t xxh3);
+/*
+ * How many bytes of DATA should be queued now (window and queue limit); 0: wait for room(). More is kept back here until
+ * the window opens: for records that cannot wait. The queue itself ends at CHANNEL_QUEUE_MAX: _send fails.
+ */
 size_t libxl__channel_data_room(libxl__channel *ch);
 /* Bytes queued here and not yet written to send_fd. */
 size_t libxl__channel_queued(const libxl__channel *ch);
