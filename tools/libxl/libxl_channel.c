@@ -270,8 +270,10 @@ static const char *take_hello(struct channel_state *st, const unsigned char *bod
 {
     struct channel_hello hello;
     libxl__channel *ch = st->ch;
-    const char *wrong = libxl__channel_hello_get(body, ch->limit_ms, !ch->primary, &hello);
+    const char *wrong;
 
+    if (st->hello_seen) return "second HELLO";
+    wrong = libxl__channel_hello_get(body, ch->limit_ms, !ch->primary, &hello);
     if (wrong) return wrong;
     if (ch->primary) ch->window = hello.window;
     st->hello_seen = true;
@@ -300,12 +302,11 @@ static const char *take_echo(struct channel_state *st, uint64_t arg, const unsig
 static const char *take_frame(struct channel_state *st, const struct channel_header *h,
                               const unsigned char *body, bool *mine)
 {
-    *mine = true;
+    *mine = h->type == CHANNEL_HEARTBEAT || h->type == CHANNEL_ECHO;
     if (!st->hello_seen && h->type != CHANNEL_HELLO && h->type != CHANNEL_ERROR)
         return "first frame is not HELLO";
     switch (h->type) {
     case CHANNEL_HELLO:
-        if (st->hello_seen) return "second HELLO";
         if (h->arg != CHANNEL_VERSION) return "the peer speaks another version of the channel";
         return take_hello(st, body);
     case CHANNEL_HEARTBEAT:
@@ -318,12 +319,10 @@ static const char *take_frame(struct channel_state *st, const struct channel_hea
     case CHANNEL_DATA:
         st->data_moved += h->len;
         if (st->data_moved - st->data_consumed > st->ch->window) return "DATA beyond the window";
-        break;
+        return NULL;
     default:
-        break;
+        return NULL;
     }
-    *mine = false;
-    return NULL;
 }
 
 /* Delivers the whole frames of the buffer and keeps the rest. */

@@ -58,7 +58,10 @@ struct libxl__channel {
     int limit_ms;         /* silence longer than this: the peer is gone */
     uint64_t window;      /* backup: DATA bytes it lets be in flight. Primary: from the peer's HELLO */
     void *user;
-    /* A frame that is not the channel's own business. body is valid during the call. */
+    /*
+     * A frame that is not the channel's own business; also the peer's HELLO, after it was checked. body is valid during
+     * the call. The text of STOP and ERROR is the peer's: libxl__channel_text makes it printable.
+     */
     void (*frame)(libxl__egc *egc, libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
                   size_t len);
     /* Called once: silence, EOF, I/O error or a frame that breaks the rules. why is one line. */
