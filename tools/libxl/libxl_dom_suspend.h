@@ -48,6 +48,8 @@ void libxl__dom_suspend_init(libxl__dom_suspend *ds);
 int libxl__dom_suspend_prepare(libxl__dom_suspend *ds);
 /* Asks the guest; suspended() comes later, exactly once. */
 int libxl__dom_suspend_start(libxl__dom_suspend *ds);
+/* true between _start and suspended(). */
+bool libxl__dom_suspend_pending(const libxl__dom_suspend *ds);
 /* While suspending: withdraw the request if the guest has not taken it; suspended() comes with the result. */
 void libxl__dom_suspend_abort(libxl__egc *egc, libxl__dom_suspend *ds);
 /*

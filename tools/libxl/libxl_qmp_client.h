@@ -34,6 +34,9 @@ void libxl__qmp_cmd_init(libxl__qmp_cmd *cmd);
 /* json is the complete command object, e.g. {"execute":"stop"}; copied. fd (-1 none) is passed beside it by SCM_RIGHTS and stays the caller's. */
 int libxl__qmp_send(libxl__qmp *qmp, libxl__qmp_cmd *cmd, const char *json, int fd);
 
+/* Forgets one command: no callback any more (what QEMU was already told it still does); cmd can be sent again. Not queued: fine. */
+void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd);
+
 /* Ready-made. The state file is written by QEMU through an fd set, so that no path is needed: fd is ours, truncated first. */
 int libxl__qmp_stop(libxl__qmp *qmp, libxl__qmp_cmd *cmd);
 int libxl__qmp_cont(libxl__qmp *qmp, libxl__qmp_cmd *cmd);

@@ -11,6 +11,7 @@
 #define LIBXL_REPLICATION_H
 
 #include <libxl.h>
+#include <xentoollog.h>
 
 #define LIBXL_HAVE_REPLICATION 1
 
@@ -53,7 +54,10 @@ typedef struct libxl_replication_info {
     void (*checkpoint_done)(void *user, const libxl_checkpoint_stats *stats);
     /* Something that a person should read (one line, no newline): protected, link lost, ... May be NULL. */
     void (*message)(void *user, const char *line);
+    /* During the first copy: pages done of total, a few times a second. May be NULL. */
+    void (*copying)(void *user, uint64_t done, uint64_t total);
     void *user;
+    xentoollog_logger *lg; /* borrowed; NULL: warnings and errors to stderr */
 } libxl_replication_info;
 
 /* Why a protection ended; the rc of the operation is one of these besides the usual ERROR_*. */
@@ -67,7 +71,8 @@ void libxl_replication_info_init(libxl_replication_info *info);
 void libxl_replication_info_dispose(libxl_replication_info *info);
 
 /*
- * Protects domid through an established connection. Everything info points to must stay until completion.
+ * Protects domid through an established connection. info and its strings are copied; send_fd and recv_fd must stay open until
+ * completion and are the caller's; SIGPIPE is set to be ignored in the process.
  * Blocks until the end with ao_how NULL. The guest runs on this host when it completes, except after ERROR_LOCK_FAIL.
  */
 int libxl_replication_start(libxl_ctx *ctx, const libxl_replication_info *info, uint32_t domid,

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The undo plan: how every protection ends, on purpose or not.
+ *
+ * The order is the safety argument. The guest is first let run *behind its plug*, which harms nobody. Then the twin
+ * is ended, or, when the backup cannot be asked, the rule and the arbiter say who goes on. Only when it is decided that
+ * this side does is the output opened; otherwise the guest is paused and the output stays closed. Without a net buffer
+ * a guest that is suspended is not resumed before the decision.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "libxl_remus.h"
+
+#define LIMIT_LOCAL_MS 20000
+#define LIMIT_QMP_MS 35000
+#define LIMIT_STOP_MS 30000
+#define HELPER_GRACE_MS 10000
+
+static void withdraw_request(libxl__egc *egc, libxl__epoch *ep);
+static void run_behind_plug(libxl__egc *egc, libxl__epoch *ep);
+static void end_twin(libxl__egc *egc, libxl__epoch *ep);
+static void decide_fate(libxl__egc *egc, libxl__epoch *ep);
+static void settle_guest(libxl__egc *egc, libxl__epoch *ep);
+static void settle_output(libxl__egc *egc, libxl__epoch *ep);
+static void end_helper(libxl__egc *egc, libxl__epoch *ep);
+static void end_logdirty(libxl__egc *egc, libxl__epoch *ep);
+
+const struct step remus_undo_plan[] = {
+    {"withdraw the request to suspend", withdraw_request, LIMIT_LOCAL_MS},
+    {"run the guest behind its plug", run_behind_plug, LIMIT_QMP_MS},
+    {"end the twin", end_twin, LIMIT_STOP_MS},
+    {"decide who goes on", decide_fate, NO_LIMIT}, /* the arbiter has its own limit */
+    {"settle the guest", settle_guest, LIMIT_QMP_MS},
+    {"settle the output", settle_output, LIMIT_LOCAL_MS},
+    {"end the save helper", end_helper, HELPER_GRACE_MS + 5000},
+    {"end log-dirty mode", end_logdirty, LIMIT_QMP_MS},
+    {0},
+};
+
+/* Nothing has to be decided: the backup has never held a whole checkpoint, or cannot be told apart. */
+static bool backup_cannot_run(const libxl__remus *rm)
+{
+    return !rm->info.acknowledged || !rm->commit_sent || rm->stop_confirmed;
+}
+
+static void withdraw_request(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+
+    libxl__ev_time_deregister(rm->loop, &rm->timer);
+    /* What the helper still writes goes nowhere: it gets EPIPE, cleans up and leaves. */
+    remus_stream_close(rm);
+    if (!libxl__dom_suspend_pending(&rm->suspend)) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    remus_wait_for(rm, WAIT_SUSPENDED);
+    libxl__dom_suspend_abort(egc, &rm->suspend);
+}
+
+static int resume_now(libxl__remus *rm)
+{
+    return libxl__dom_resume_fast(rm->gc, rm->xch, libxl__loop_xs(rm->loop), rm->domid);
+}
+
+static void devices_run(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
+{
+    libxl__remus *rm = cmd->user;
+    int rc2;
+
+    if (!rc)
+        rm->vm_stopped = false;
+    rc2 = resume_now(rm); /* even without its devices: a dead QEMU must not keep the guest asleep */
+    remus_event(egc, rm, WAIT_DEVICES_RUN, rc ? rc : rc2);
+}
+
+static void run_guest(libxl__egc *egc, libxl__remus *rm)
+{
+    int rc;
+
+    remus_wait_for(rm, WAIT_DEVICES_RUN);
+    rm->qmp_first.callback = devices_run;
+    if (!rm->vm_stopped || !rm->qmp) {
+        devices_run(egc, &rm->qmp_first, 0);
+        return;
+    }
+    libxl__qmp_cancel(rm->qmp, &rm->qmp_first);
+    rc = libxl__qmp_cont(rm->qmp, &rm->qmp_first);
+    if (rc)
+        devices_run(egc, &rm->qmp_first, rc);
+}
+
+static void run_behind_plug(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+
+    if (!rm->guest_ended && libxl__dom_end(rm->xch, rm->domid) != GUEST_LIVES)
+        rm->guest_ended = true;
+    if (rm->guest_ended || (!rm->netbuf && rm->peer_lost && !backup_cannot_run(rm))) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    run_guest(egc, rm);
+}
+
+static void end_twin(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+    const char *why = rm->guest_ended ? "the guest ended" : "protection ended";
+    int rc;
+
+    if (!rm->info.acknowledged || !rm->hello_seen || rm->peer_lost) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    remus_wait_for(rm, WAIT_STOPPED); /* libxl_remus_start.c: frame_came, peer_lost */
+    rc = libxl__channel_send(&rm->channel, CHANNEL_STOP, rm->acked, why, strlen(why));
+    if (rc)
+        remus_event(egc, rm, WAIT_STOPPED, rc);
+}
+
+static void verdict(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
+{
+    libxl__remus *rm = a->user;
+
+    LOG(rm->gc, NOTICE, "domain %u: %s: %s", rm->domid,
+        granted ? "this side goes on" : "this side stays stopped", why);
+    rm->fate = granted ? FATE_GO_ON : FATE_STAY_STOPPED;
+    remus_event(egc, rm, WAIT_VERDICT, 0);
+}
+
+static void decide_fate(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+
+    if (backup_cannot_run(rm)) {
+        rm->fate = FATE_GO_ON;
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    rm->arbiter.loop = rm->loop;
+    rm->arbiter.c = remus_case(rm);
+    rm->arbiter.user = rm;
+    rm->arbiter.verdict = verdict;
+    rm->fate = FATE_STAY_STOPPED; /* unless somebody says otherwise */
+    remus_wait_for(rm, WAIT_VERDICT);
+    if (libxl__arbiter_ask(&rm->arbiter))
+        remus_event(egc, rm, WAIT_VERDICT, ERROR_FAIL);
+}
+
+static void settle_guest(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+
+    libxl__guard_update(&rm->guard, rm->fate == FATE_GO_ON ? 'U' : 'S', rm->acked);
+    if (rm->guest_ended) {
+        libxl__epoch_next(egc, ep, 0);
+    } else if (rm->fate == FATE_GO_ON) {
+        run_guest(egc, rm);
+    } else {
+        int rc = libxl__recover_stay_stopped(rm->gc, rm->domid);
+
+        remus_message(rm,
+                      "domain %u is paused and its output held, since the backup may run it; "
+                      "once it certainly does not: xl remus --recover %s",
+                      rm->domid, rm->info.domain_name);
+        libxl__epoch_next(egc, ep, rc);
+    }
+}
+
+static void settle_output(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+    int rc = 0;
+
+    if (rm->netbuf && rm->fate == FATE_GO_ON)
+        rc = libxl__netbuffer_teardown(rm->gc, rm->netbuf);
+    else if (rm->netbuf)
+        libxl__netbuffer_abandon(rm->netbuf);
+    rm->netbuf = NULL;
+    libxl__epoch_next(egc, ep, rc);
+}
+
+static void end_helper(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+
+    if (!libxl__save_callout_inuse(&rm->helper)) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    remus_wait_for(rm, WAIT_HELPER_GONE);
+    if (rm->helper.asked) /* it waits for an answer of ours */
+        libxl__save_callout_reply(&rm->helper, 0);
+    libxl__save_callout_terminate(&rm->helper, HELPER_GRACE_MS);
+}
+
+static void dirty_log_ended(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
+{
+    libxl__remus *rm = cmd->user;
+
+    rm->logdirty_on = false;
+    remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+}
+
+static void end_logdirty(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+    int rc;
+
+    if (rm->guest_ended) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    /* The helper does this itself unless it was killed; off already is fine. */
+    if (!rm->helper_clean)
+        (void)xc_shadow_control(rm->xch, rm->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0);
+    if (!rm->logdirty_on || !rm->qmp) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    remus_wait_for(rm, WAIT_DEVICES_RUN);
+    rm->qmp_second.callback = dirty_log_ended;
+    libxl__qmp_cancel(rm->qmp, &rm->qmp_second);
+    rc = libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, false);
+    if (rc)
+        remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+}
