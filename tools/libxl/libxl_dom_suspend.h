@@ -34,7 +34,8 @@ struct libxl__dom_suspend {
     enum guest_kind kind;
     int limit_ms; /* for the acknowledgement and for the shutdown, each; libxl uses 60000 */
     void *user;
-    /* Suspend ended: rc 0 suspended; ERROR_GUEST_TIMEDOUT no answer (request withdrawn, guest runs on);
+    /* Suspend ended: rc 0 suspended; ERROR_GUEST_TIMEDOUT no answer (request withdrawn, guest runs on), or taken and not
+     * suspended within the limit (it runs, but may still suspend);
      * ERROR_DOMAIN_DESTROYED the guest ended by itself, see end; ERROR_ABORTED after _abort (guest runs). */
     void (*suspended)(libxl__egc *egc, libxl__dom_suspend *ds, int rc);
     /* own */
