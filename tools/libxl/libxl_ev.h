@@ -43,7 +43,11 @@ int libxl__loop_new(libxl__loop **loop, xentoollog_logger *lg, const libxl__cloc
 void libxl__loop_free(libxl__loop *loop);
 libxl__gc *libxl__loop_gc(libxl__loop *loop);
 int64_t libxl__loop_now_ms(libxl__loop *loop);
-/* Runs what is ready, waiting at most max_wait_ms (-1: until something happens). 0 or ERROR_FAIL. */
+/*
+ * One turn: runs what is ready, waiting at most max_wait_ms for it (-1: until something happens; a signal counts).
+ * Ready fds come first, then the timers that were due before the turn began. 0 or ERROR_FAIL (poll failed, logged).
+ * Never called from a callback.
+ */
 int libxl__loop_once(libxl__loop *loop, int max_wait_ms);
 /* Runs until *done is true. 0 or ERROR_FAIL. */
 int libxl__loop_run(libxl__loop *loop, const bool *done);
@@ -76,6 +80,7 @@ struct libxl__ev_time {
     bool registered;
     int64_t at_ms;
     libxl__ev_time_callback *callback;
+    uint64_t seq; /* timers due at the same time fire in the order of their registration */
     size_t slot;
 };
 void libxl__ev_time_init(libxl__ev_time *ev);

@@ -28,7 +28,10 @@ void *libxl__zalloc(libxl__gc *gc, size_t bytes);
 char *libxl__strdup(libxl__gc *gc, const char *s);
 char *libxl__sprintf(libxl__gc *gc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* One log line. errnoval is -1 for "no errno". */
+/* Not from a gc: realloc(3) of count elements, the caller frees. Never fails, as the others. */
+void *libxl__realloc_array(void *ptr, size_t count, size_t size);
+
+/* One log line; keeps errno. errnoval is -1 for "no errno". */
 void libxl__log(libxl__gc *gc, xentoollog_level level, int errnoval, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void libxl__vlog(libxl__gc *gc, xentoollog_level level, int errnoval, const char *fmt, va_list al);
@@ -36,6 +39,9 @@ void libxl__vlog(libxl__gc *gc, xentoollog_level level, int errnoval, const char
 #define LOG(gc, level, ...) libxl__log((gc), XTL_##level, -1, __VA_ARGS__)
 #define LOGE(gc, level, ...) libxl__log((gc), XTL_##level, errno, __VA_ARGS__)
 #define LOGEV(gc, level, errnoval, ...) libxl__log((gc), XTL_##level, (errnoval), __VA_ARGS__)
+
+/* Before the definition of a function that an application may call: all else is hidden. */
+#define LIBXL_REPLICATION_EXPORT __attribute__((visibility("default")))
 
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
