@@ -39,8 +39,11 @@ struct libxl__arbiter {
     void (*verdict)(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why);
     /* own */
     libxl__ev_time timer;
-    libxl__ev_child child;
-    bool killed;
+    struct arbiter_command *running;
+    libxl__ev_fd output; /* what the command says, on stdout and stderr */
+    char said[120];      /* the start of its last line, for the log */
+    size_t said_len;
+    bool line_over, asking, killed;
 };
 
 void libxl__arbiter_init(libxl__arbiter *a);
