@@ -235,8 +235,6 @@ static void prepare_guest(libxl__egc *egc, libxl__epoch *ep)
     rm->suspend.limit_ms = 60000;
     rm->suspend.user = rm;
     rm->suspend.suspended = guest_suspended;
-    rm->qmp_first.user = rm->qmp_second.user = rm;
-    rm->qmp_first.limit_ms = rm->qmp_second.limit_ms = 30000;
     if (rm->kind == GUEST_HVM)
         rc = libxl__qmp_open(rm->loop, rm->domid, &rm->qmp);
     if (!rc)

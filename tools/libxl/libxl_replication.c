@@ -18,6 +18,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define INTERVAL_DEFAULT_MS 200
 #define LIMIT_MS_MIN 200
+#define QMP_LIMIT_MS 30000
 #define LIMIT_MS_MAX 600000
 #define NETBUF_BYTES_MIN (64u << 10)
 #define NETBUF_BYTES_MAX (1u << 30)
@@ -190,6 +191,8 @@ static void init_all(libxl__remus *rm)
     libxl__ev_fd_init(&rm->relay_ev);
     libxl__ev_fd_init(&rm->bare_ev);
     rm->relay_fd = rm->state_fd = -1;
+    rm->qmp_first.user = rm->qmp_second.user = rm;
+    rm->qmp_first.limit_ms = rm->qmp_second.limit_ms = QMP_LIMIT_MS;
 }
 
 static int start(libxl__remus *rm, libxl_ctx *ctx)

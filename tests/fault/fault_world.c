@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * Fakes with the names of the modules under the plan. Each fallible call goes through faulty(), which says whether it is
+ * the one to fail; what would take time is answered at the next turn of the loop.
+ */
+#include "fault_world.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "libxl_remus.h"
+
+struct world world;
+
+static libxl__loop *loop;
+static int64_t now;
+static int null_fd;
+static xentoollog_logger *quiet;
+static libxl__save_callout *helper;
+static libxl__channel *channel;
+static libxl__dom_suspend *suspend;
+static libxl__ao_abortable *abortable;
+static bool hello_due, stopped_due, peer_silent, abort_due;
+static uint64_t ack_due;
+static int helper_step; /* what it asks next: 0 logdirty, 1 suspend, 2 postcopy, 3 checkpoint, 4 gone */
+static bool helper_alive, helper_waits, suspend_due, terminated, logdirty;
+static libxl__qmp_cmd *qmp_due;
+static libxl__arbiter *arbiter_due;
+
+static bool faulty(void)
+{
+    return ++world.calls == world.fail_call;
+}
+
+static int64_t fake_now(void *user)
+{
+    return now;
+}
+
+static void fake_advance(void *user, int64_t until_ms)
+{
+    now = until_ms == INT64_MAX ? now + 1000 : until_ms;
+}
+
+static const libxl__clock fake_clock = {fake_now, fake_advance, NULL};
+
+/* --- operation --- */
+struct libxl__ao {
+    libxl_ctx *ctx;
+};
+static struct libxl__ao the_ao;
+
+libxl__ao *libxl__ao_create(libxl_ctx *ctx, xentoollog_logger *lg, uint32_t domid,
+                            const libxl_asyncop_how *how)
+{
+    return &the_ao;
+}
+int libxl__ao_create_fail(libxl__ao *ao, int rc)
+{
+    world.completions++;
+    world.result = rc;
+    return rc;
+}
+int libxl__ao_inprogress(libxl__ao *ao)
+{
+    return 0;
+}
+void libxl__ao_complete(libxl__egc *egc, libxl__ao *ao, int rc)
+{
+    world.completions++;
+    world.result = rc;
+}
+libxl__loop *libxl__ao_loop(libxl__ao *ao)
+{
+    return loop;
+}
+libxl__gc *libxl__ao_gc(libxl__ao *ao)
+{
+    return libxl__loop_gc(loop);
+}
+void libxl__ao_abortable_init(libxl__ao_abortable *a)
+{
+    a->registered = false;
+}
+int libxl__ao_abortable_register(libxl__ao *ao, libxl__ao_abortable *a,
+                                 libxl__ao_abortable_callback *cb)
+{
+    a->callback = cb;
+    abortable = a;
+    return 0;
+}
+void libxl__ao_abortable_deregister(libxl__ao_abortable *a)
+{
+    abortable = NULL;
+}
+int libxl__ao_abort_domid(uint32_t domid)
+{
+    return 0;
+}
+
+/* --- hypervisor, stock libxl --- */
+xc_interface *xc_interface_open(xentoollog_logger *l, xentoollog_logger *d, unsigned f)
+{
+    return (xc_interface *)&world;
+}
+int xc_interface_close(xc_interface *xch)
+{
+    return 0;
+}
+int xc_shadow_control(xc_interface *xch, uint32_t domid, unsigned int sop, unsigned int *mb,
+                      unsigned int mode)
+{
+    return 0;
+}
+int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
+{
+    info->domain_type =
+        ctx == (libxl_ctx *)1 ? LIBXL_DOMAIN_TYPE_HVM : LIBXL_DOMAIN_TYPE_PVH;
+    return 0;
+}
+static int xs_pipe[2];
+struct xs_handle *xs_open(unsigned long flags)
+{
+    if (pipe2(xs_pipe, O_CLOEXEC | O_NONBLOCK))
+        abort();
+    return (struct xs_handle *)&world;
+}
+void xs_close(struct xs_handle *xs)
+{
+    close(xs_pipe[0]);
+    close(xs_pipe[1]);
+}
+int xs_fileno(struct xs_handle *xs)
+{
+    return xs_pipe[0];
+}
+
+/* --- guest --- */
+void libxl__dom_suspend_init(libxl__dom_suspend *ds)
+{
+}
+int libxl__dom_suspend_prepare(libxl__dom_suspend *ds)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    world.open_things++;
+    suspend = ds;
+    return 0;
+}
+int libxl__dom_suspend_start(libxl__dom_suspend *ds)
+{
+    suspend_due = true;
+    return 0;
+}
+bool libxl__dom_suspend_pending(const libxl__dom_suspend *ds)
+{
+    return suspend_due;
+}
+void libxl__dom_suspend_abort(libxl__egc *egc, libxl__dom_suspend *ds)
+{
+    suspend_due = false;
+    ds->suspended(egc, ds, ERROR_ABORTED);
+}
+void libxl__dom_suspend_dispose(libxl__dom_suspend *ds)
+{
+    if (suspend)
+        world.open_things--;
+    suspend = NULL;
+}
+int libxl__dom_resume_fast(libxl__gc *gc, xc_interface *xch, struct xs_handle *xs, uint32_t domid)
+{
+    if (world.guest == GUEST_IS_SUSPENDED) {
+        if (faulty())
+            return ERROR_FAIL;
+        world.guest = GUEST_IS_RUNNING;
+    }
+    return 0;
+}
+enum guest_end libxl__dom_end(xc_interface *xch, uint32_t domid)
+{
+    return world.guest == GUEST_IS_ENDED ? GUEST_POWEROFF : GUEST_LIVES;
+}
+int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
+{
+    world.guest = GUEST_IS_PAUSED;
+    return 0;
+}
+
+/* --- QEMU --- */
+int libxl__qmp_open(libxl__loop *l, uint32_t domid, libxl__qmp **qmp)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    world.open_things++;
+    *qmp = (libxl__qmp *)&world;
+    return 0;
+}
+void libxl__qmp_close(libxl__qmp *qmp)
+{
+    if (qmp)
+        world.open_things--;
+}
+void libxl__qmp_cmd_init(libxl__qmp_cmd *cmd)
+{
+    memset(cmd, 0, sizeof(*cmd));
+}
+void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
+{
+    if (qmp_due == cmd)
+        qmp_due = NULL;
+}
+static int qmp_later(libxl__qmp_cmd *cmd)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    qmp_due = cmd;
+    return 0;
+}
+int libxl__qmp_stop(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
+{
+    world.vm_stopped = true;
+    return qmp_later(cmd);
+}
+int libxl__qmp_cont(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
+{
+    int rc = qmp_later(cmd);
+
+    if (!rc)
+        world.vm_stopped = false;
+    return rc;
+}
+int libxl__qmp_save_state(libxl__qmp *qmp, libxl__qmp_cmd *cmd, int fd, bool live)
+{
+    if (ftruncate(fd, 100))
+        abort();
+    return qmp_later(cmd);
+}
+int libxl__qmp_global_dirty_log(libxl__qmp *qmp, libxl__qmp_cmd *cmd, bool enable)
+{
+    return qmp_later(cmd);
+}
+
+/* --- output --- */
+void libxl__netbuffer_ifname(uint32_t domid, char name[16])
+{
+    strcpy(name, "remus1");
+}
+int libxl__netbuffer_setup(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, bool hvm,
+                           uint64_t limit, libxl__netbuffer **nb)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    world.plug = PLUG_OPEN;
+    *nb = (libxl__netbuffer *)&world;
+    return 0;
+}
+int libxl__netbuffer_plug(libxl__gc *gc, libxl__netbuffer *nb)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    if (world.plug == PLUG_CLOSED && world.plugged != world.released)
+        world.early_output = true; /* two closed epochs: the first would get lost or out */
+    world.plug = PLUG_CLOSED;
+    world.plugged++;
+    return 0;
+}
+int libxl__netbuffer_release(libxl__gc *gc, libxl__netbuffer *nb)
+{
+    if (world.plugged > world.acked)
+        world.early_output = true;
+    if (faulty())
+        return ERROR_FAIL;
+    world.released = world.plugged;
+    return 0;
+}
+int libxl__netbuffer_stats(libxl__gc *gc, libxl__netbuffer *nb, struct netbuffer_stats *st)
+{
+    return 0;
+}
+static bool backup_may_run(void)
+{
+    return world.backup_has_checkpoint && !world.twin_dropped;
+}
+int libxl__netbuffer_teardown(libxl__gc *gc, libxl__netbuffer *nb)
+{
+    if (world.plug == PLUG_CLOSED && backup_may_run() && world.denied)
+        world.early_output = true;
+    world.plug = PLUG_NONE;
+    if (faulty()) {
+        world.teardown_failed = true;
+        return ERROR_FAIL;
+    }
+    return 0;
+}
+void libxl__netbuffer_abandon(libxl__netbuffer *nb)
+{
+}
+
+/* --- helper --- */
+void libxl__save_callout_init(libxl__save_callout *co)
+{
+    memset(co, 0, sizeof(*co));
+    libxl__ev_child_init(&co->child);
+}
+int libxl__save_callout_start(libxl__save_callout *co)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    helper = co;
+    co->child.pid = 1;
+    helper_alive = true;
+    helper_step = 0;
+    world.open_things++;
+    return 0;
+}
+void libxl__save_callout_reply(libxl__save_callout *co, int value)
+{
+    co->asked = false;
+    helper_waits = false;
+    if (helper_step == 0)
+        helper_step = 1;
+    else
+        helper_step = value == 1 ? helper_step % 3 + 1 : 4;
+}
+void libxl__save_callout_terminate(libxl__save_callout *co, int grace_ms)
+{
+    terminated = true;
+}
+void libxl__save_callout_dispose(libxl__save_callout *co)
+{
+}
+static void helper_turn(libxl__egc *egc)
+{
+    static const enum helper_call asks[] = {HELPER_SWITCH_LOGDIRTY, HELPER_SUSPEND, HELPER_POSTCOPY,
+                                            HELPER_CHECKPOINT};
+
+    if (!helper_alive)
+        return;
+    if (terminated || helper_step == 4) {
+        helper_alive = false;
+        helper->child.pid = -1;
+        world.open_things--;
+        helper->exited(egc, helper, !terminated);
+    } else if (!helper_waits) {
+        helper_waits = true;
+        helper->asked = true;
+        helper->call(egc, helper, asks[helper_step], 1);
+    }
+}
+
+/* --- channel and backup --- */
+void libxl__channel_init(libxl__channel *ch)
+{
+}
+int libxl__channel_start(libxl__channel *ch)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    channel = ch;
+    hello_due = true;
+    world.open_things++;
+    return 0;
+}
+void libxl__channel_dispose(libxl__channel *ch)
+{
+    if (channel)
+        world.open_things--;
+    channel = NULL;
+}
+int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
+                        size_t len)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    if (type == CHANNEL_COMMIT) {
+        world.backup_has_checkpoint = true;
+        ack_due = arg;
+    } else if (type == CHANNEL_STOP) {
+        stopped_due = true;
+    }
+    return 0;
+}
+size_t libxl__channel_data_room(libxl__channel *ch)
+{
+    return 65536;
+}
+bool libxl__channel_lease_valid(const libxl__channel *ch)
+{
+    return !peer_silent;
+}
+int64_t libxl__channel_silence_ms(const libxl__channel *ch)
+{
+    return 0;
+}
+static void deliver(libxl__egc *egc, unsigned type, uint64_t arg)
+{
+    channel->frame(egc, channel, type, arg, "", 0);
+}
+static void backup_turn(libxl__egc *egc)
+{
+    if (!channel || peer_silent)
+        return;
+    if (hello_due) {
+        hello_due = false;
+        deliver(egc, CHANNEL_HELLO, 1);
+    } else if (ack_due) {
+        world.acked = ack_due;
+        ack_due = 0;
+        deliver(egc, CHANNEL_ACK, world.acked);
+    } else if (stopped_due) {
+        stopped_due = false;
+        world.twin_dropped = true;
+        deliver(egc, CHANNEL_STOPPED, 0);
+    }
+}
+
+/* --- who may run --- */
+void libxl__arbiter_init(libxl__arbiter *a)
+{
+}
+int libxl__arbiter_ask(libxl__arbiter *a)
+{
+    arbiter_due = a;
+    return 0;
+}
+void libxl__arbiter_dispose(libxl__arbiter *a)
+{
+}
+void libxl__guard_init(libxl__guard *g)
+{
+    g->phase = 0;
+}
+int libxl__guard_start(libxl__guard *g)
+{
+    if (faulty())
+        return ERROR_FAIL;
+    g->phase = 'U';
+    world.open_things++;
+    return 0;
+}
+void libxl__guard_update(libxl__guard *g, char phase, uint64_t epoch)
+{
+    if (g->phase)
+        g->phase = phase;
+}
+void libxl__guard_stop(libxl__guard *g)
+{
+    if (g->phase)
+        world.open_things--;
+    g->phase = 0;
+}
+void libxl__control_init(libxl__control *c)
+{
+    c->st = NULL;
+}
+int libxl__control_start(libxl__control *c)
+{
+    if (faulty())
+        return ERROR_LOCK_FAIL;
+    world.open_things++;
+    c->st = (void *)&world;
+    return 0;
+}
+void libxl__control_reply(libxl__control *c, unsigned id, const char *text)
+{
+}
+void libxl__control_dispose(libxl__control *c)
+{
+    if (c->st)
+        world.open_things--;
+    c->st = NULL;
+}
+int libxl__control_call(libxl__gc *gc, const char *side, const char *domain, const char *line,
+                        int limit_ms, char **answer)
+{
+    return ERROR_NOTFOUND;
+}
+
+/* --- the test's hand on it --- */
+void world_start(const struct world_setup *setup)
+{
+    libxl_replication_info info;
+    int rc;
+
+    memset(&world, 0, sizeof(world));
+    world.netbuf_wanted = setup->netbuf;
+    helper = NULL;
+    channel = NULL;
+    suspend = NULL;
+    hello_due = stopped_due = peer_silent = abort_due = false;
+    helper_alive = helper_waits = suspend_due = terminated = logdirty = false;
+    ack_due = 0;
+    qmp_due = NULL;
+    arbiter_due = NULL;
+    now = 1000;
+    if (!quiet)
+        quiet = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
+    rc = libxl__loop_new(&loop, quiet, &fake_clock);
+    if (rc)
+        abort();
+    libxl_replication_info_init(&info);
+    libxl_defbool_set(&info.remus.allow_unsafe, !setup->netbuf);
+    libxl_defbool_set(&info.remus.netbuf, setup->netbuf);
+    info.acknowledged = true;
+    info.on_link_loss = setup->rule_backup ? LIBXL_LINK_LOSS_BACKUP : LIBXL_LINK_LOSS_PRIMARY;
+    info.domain_name = "guest";
+    info.self_name = "a";
+    info.peer_name = "b";
+    info.session = "s";
+    info.max_checkpoints = setup->checkpoints;
+    info.lg = quiet;
+    null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    libxl_replication_start(setup->hvm ? (libxl_ctx *)1 : (libxl_ctx *)2, &info, 1,
+                            null_fd, null_fd, NULL);
+}
+
+static void guest_turn(libxl__egc *egc)
+{
+    if (!suspend_due || !suspend)
+        return;
+    suspend_due = false;
+    if (world.guest == GUEST_IS_ENDED) {
+        suspend->suspended(egc, suspend, ERROR_DOMAIN_DESTROYED);
+        return;
+    }
+    world.guest = GUEST_IS_SUSPENDED;
+    suspend->suspended(egc, suspend, 0);
+}
+
+static void rest_turn(libxl__egc *egc)
+{
+    libxl__qmp_cmd *cmd = qmp_due;
+    libxl__arbiter *a = arbiter_due;
+
+    qmp_due = NULL;
+    arbiter_due = NULL;
+    if (cmd)
+        cmd->callback(egc, cmd, 0);
+    if (a) {
+        bool grant = a->c.rule == LINK_LOSS_PRIMARY;
+
+        world.granted = grant;
+        world.denied = !grant;
+        a->verdict(egc, a, grant, "the rule");
+    }
+}
+
+void world_turn(void)
+{
+    libxl__egc egc = {loop};
+
+    void (*const turns[])(libxl__egc *) = {helper_turn, guest_turn, backup_turn, rest_turn};
+
+    for (int i = 0; i < 4 && !world.completions; i++)
+        turns[i](&egc);
+    if (!world.completions)
+        libxl__loop_once(loop, 50);
+}
+
+void world_end(void)
+{
+    libxl__loop_free(loop);
+    close(null_fd);
+}
+
+void world_lose_peer(void)
+{
+    peer_silent = true;
+    if (channel)
+        channel->lost(&(libxl__egc){loop}, channel, "silence");
+}
+
+void world_kill_helper(void)
+{
+    if (helper_alive)
+        terminated = true;
+}
+
+void world_end_guest(void)
+{
+    world.guest = GUEST_IS_ENDED;
+}
+
+void world_abort(void)
+{
+    if (abortable)
+        abortable->callback(&(libxl__egc){loop}, abortable, ERROR_ABORTED);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* The fake world under the Remus plan: guest, plug, backup, helper. Counts calls and fails the one it is told to. */
+#ifndef FAULT_WORLD_H
+#define FAULT_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct world_setup {
+    bool hvm, rule_backup, netbuf;
+    unsigned checkpoints; /* ends gracefully after that many */
+};
+
+enum world_guest { GUEST_IS_RUNNING, GUEST_IS_SUSPENDED, GUEST_IS_PAUSED, GUEST_IS_ENDED };
+enum world_plug { PLUG_NONE, PLUG_OPEN, PLUG_CLOSED };
+
+struct world {
+    int calls, fail_call, turns;
+    int completions, result;
+    enum world_guest guest;
+    enum world_plug plug;
+    bool netbuf_wanted, vm_stopped, teardown_failed;
+    bool early_output, denied, granted;
+    bool backup_has_checkpoint, twin_dropped;
+    uint64_t plugged, acked, released;
+    int open_things;
+};
+extern struct world world;
+
+void world_start(const struct world_setup *setup);
+void world_turn(void); /* one turn of the loop, the fake clock moving as needed */
+void world_end(void);
+void world_lose_peer(void);
+void world_kill_helper(void);
+void world_end_guest(void);
+void world_abort(void);
+
+#endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The Remus plan against a world that fails: the n-th call, for every n; the peer lost, the helper killed, the guest
+ * powered off, an abort, at every turn of the loop. Everything under the plan is a fake here (fault_world.c); epoch driver and plans are the
+ * real ones, the clock is fake.
+ *
+ * Demanded each time: completion once; no output before its acknowledgement; the guest runs on exactly the side that
+ * the rule allows, not behind a plug, or is paused behind a closed one; nothing open is left.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fault_world.h"
+
+enum what { NOTHING, CALL_FAILS, PEER_LOST, HELPER_DIES, GUEST_ENDS, USER_ABORTS };
+
+static const char *const names[] = {"nothing",      "the n-th call fails", "peer lost",
+                                    "helper dies",  "guest ends",          "user aborts"};
+
+static void judge(enum what what, int n, const struct world_setup *s)
+{
+    struct world *w = &world;
+    bool may_run_there = w->backup_has_checkpoint && !w->twin_dropped;
+
+    if (w->completions != 1)
+        fail_msg("%s, n = %d: %d completions", names[what], n, w->completions);
+    if (w->early_output)
+        fail_msg("%s, n = %d: output before its acknowledgement", names[what], n);
+    if (w->open_things)
+        fail_msg("%s, n = %d: %d things left open", names[what], n, w->open_things);
+    if (w->guest == GUEST_IS_ENDED)
+        return;
+    if (w->guest == GUEST_IS_PAUSED) {
+        if (w->plug == PLUG_NONE && w->netbuf_wanted)
+            fail_msg("%s, n = %d: paused with open output", names[what], n);
+        if (!w->denied)
+            fail_msg("%s, n = %d: paused although it may run", names[what], n);
+        return;
+    }
+    if (w->guest != GUEST_IS_RUNNING || w->vm_stopped)
+        fail_msg("%s, n = %d: the guest does not run (state %d, QEMU %s)", names[what], n, w->guest,
+                 w->vm_stopped ? "stopped" : "runs");
+    if (w->plug != PLUG_NONE && !w->teardown_failed)
+        fail_msg("%s, n = %d: plug left", names[what], n);
+    if (may_run_there && s->rule_backup && !w->granted)
+        fail_msg("%s, n = %d: both sides may run", names[what], n);
+}
+
+/* Runs one protection; returns how many fallible calls (or turns) it took. */
+static int run(enum what what, int n, const struct world_setup *setup)
+{
+    world_start(setup);
+    world.fail_call = what == CALL_FAILS ? n : 0;
+    for (int turn = 1; !world.completions; turn++) {
+        assert_true(turn < 5000);
+        if (turn == n) {
+            if (what == PEER_LOST)
+                world_lose_peer();
+            else if (what == HELPER_DIES)
+                world_kill_helper();
+            else if (what == GUEST_ENDS)
+                world_end_guest();
+            else if (what == USER_ABORTS)
+                world_abort();
+        }
+        world.turns = turn;
+        world_turn();
+    }
+    judge(what, n, setup);
+    world_end();
+    return what == CALL_FAILS ? world.calls : world.turns;
+}
+
+static void sweep(enum what what, struct world_setup setup)
+{
+    int most = run(NOTHING, 0, &setup), n;
+
+    if (what == CALL_FAILS)
+        most = world.calls;
+    for (n = 1; n <= most; n++)
+        run(what, n, &setup);
+}
+
+static void every_guest_and_rule(enum what what)
+{
+    for (int hvm = 0; hvm < 2; hvm++)
+        for (int rule = 0; rule < 2; rule++)
+            for (int netbuf = 0; netbuf < 2; netbuf++)
+                sweep(what, (struct world_setup){hvm, rule, netbuf, 4});
+}
+
+static void t_remus_plain_run_releases_every_epoch(void **state)
+{
+    struct world_setup s = {false, false, true, 5};
+
+    run(NOTHING, 0, &s);
+    assert_int_equal(world.result, 0);
+    assert_int_equal(world.acked, 5);
+    assert_int_equal(world.released, 5);
+}
+
+static void t_remus_nth_call_fails_guest_goes_on(void **state)
+{
+    every_guest_and_rule(CALL_FAILS);
+}
+
+static void t_remus_peer_lost_at_any_turn_one_side_runs(void **state)
+{
+    every_guest_and_rule(PEER_LOST);
+}
+
+static void t_remus_helper_killed_at_any_turn_guest_goes_on(void **state)
+{
+    every_guest_and_rule(HELPER_DIES);
+}
+
+static void t_remus_guest_ends_at_any_turn_no_twin(void **state)
+{
+    every_guest_and_rule(GUEST_ENDS);
+}
+
+static void t_remus_abort_at_any_turn_ends_gracefully(void **state)
+{
+    every_guest_and_rule(USER_ABORTS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_remus_plain_run_releases_every_epoch),
+        cmocka_unit_test(t_remus_nth_call_fails_guest_goes_on),
+        cmocka_unit_test(t_remus_peer_lost_at_any_turn_one_side_runs),
+        cmocka_unit_test(t_remus_helper_killed_at_any_turn_guest_goes_on),
+        cmocka_unit_test(t_remus_guest_ends_at_any_turn_no_twin),
+        cmocka_unit_test(t_remus_abort_at_any_turn_ends_gracefully),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
