@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The replication channel (libxl_channel.h has the invariants, docs/misc/replication-stream.md the octets).
+ * The replication channel (libxl_channel.h has the invariants, docs/misc/replication-stream.md the
+ * octets).
  *
  *   out: [frame being written] then, at the next frame boundary, what is first due of
  *        HELLO - HEARTBEAT or ECHO - the queue (DATA only as far as the window goes)
  *   in:  one buffer; whole frames are checked and delivered
  *
- * HELLO, HEARTBEAT and ECHO are not queued: they are made when their turn comes to be written, so that a heartbeat is
- * stamped when it goes, overtakes waiting DATA, and needs no memory however long the peer does not read.
+ * HELLO, HEARTBEAT and ECHO are not queued: they are made when their turn comes to be written, so
+ * that a heartbeat is stamped when it goes, overtakes waiting DATA, and needs no memory however
+ * long the peer does not read.
  *
- * The time of a stamp is read before the write, that of a reception after the read: both errors shorten the lease and
- * lengthen the silence, never the other way round.
+ * The time of a stamp is read before the write, that of a reception after the read: both errors
+ * shorten the lease and lengthen the silence, never the other way round.
  */
 #include <assert.h>
 #include <errno.h>
@@ -33,7 +35,8 @@
 /* The peer may need this long, beside the limit, until its HELLO. */
 #define START_MS 10000
 #define TICKS_PER_LIMIT 6
-/* The lease ends this part of limit_ms early: clock drift, and the way from the check to the release. */
+/* The lease ends this part of limit_ms early: clock drift, and the way from the check to the
+ * release. */
 #define LEASE_MARGIN_PART 8
 
 struct out_frame {
@@ -63,7 +66,8 @@ struct channel_state {
     bool hello_seen;
     int64_t heard_ms; /* when bytes last came, or the start */
 
-    /* DATA bytes since the start. Primary: written and echoed as consumed; backup: received and consumed. */
+    /* DATA bytes since the start. Primary: written and echoed as consumed; backup: received and
+     * consumed. */
     uint64_t data_moved, data_consumed;
     uint64_t data_echoed;              /* backup: consumed, as last told */
     uint64_t beat_newest, beat_echoed; /* primary: sent, echoed; backup: received */
@@ -158,22 +162,22 @@ static void poll_out(struct channel_state *st)
 static void make_urgent(struct channel_state *st)
 {
     libxl__channel *ch = st->ch;
-    struct channel_header h = { 0 };
-    struct channel_hello hello = { CHANNEL_VERSION, (uint32_t)ch->limit_ms,
-                                   ch->primary ? 0 : ch->window, 0 };
+    struct channel_header h = {0};
+    struct channel_hello hello = {CHANNEL_VERSION, (uint32_t)ch->limit_ms,
+                                  ch->primary ? 0 : ch->window, 0};
     unsigned char *body = st->urgent + CHANNEL_HEADER_LEN;
 
     if (st->hello_due) {
-        h = (struct channel_header){ CHANNEL_HELLO, CHANNEL_HELLO_LEN, CHANNEL_VERSION };
+        h = (struct channel_header){CHANNEL_HELLO, CHANNEL_HELLO_LEN, CHANNEL_VERSION};
         libxl__channel_hello_put(body, &hello);
         st->hello_due = false;
     } else if (st->beat_due) {
         st->beat_newest = (uint64_t)channel_now(ch);
         st->beat_any = true;
-        h = (struct channel_header){ CHANNEL_HEARTBEAT, 0, st->beat_newest };
+        h = (struct channel_header){CHANNEL_HEARTBEAT, 0, st->beat_newest};
         st->beat_due = false;
     } else {
-        h = (struct channel_header){ CHANNEL_ECHO, 8, st->beat_newest };
+        h = (struct channel_header){CHANNEL_ECHO, 8, st->beat_newest};
         channel_put64(body, st->data_consumed);
         st->data_echoed = st->data_consumed;
         st->echo_due = false;
@@ -194,7 +198,8 @@ static void first_written(struct channel_state *st)
     free(f);
 }
 
-/* Writes what may go, at most a turn's worth: 0 or the errno, EAGAIN when the peer does not take more. */
+/* Writes what may go, at most a turn's worth: 0 or the errno, EAGAIN when the peer does not take
+ * more. */
 static int write_some(struct channel_state *st)
 {
     const unsigned char *from;
@@ -298,7 +303,8 @@ static const char *take_echo(struct channel_state *st, uint64_t arg, const unsig
     return NULL;
 }
 
-/* The rules of one whole frame for us; NULL or what is wrong. *mine: it was the channel's own business. */
+/* The rules of one whole frame for us; NULL or what is wrong. *mine: it was the channel's own
+ * business. */
 static const char *take_frame(struct channel_state *st, const struct channel_header *h,
                               const unsigned char *body, bool *mine)
 {
@@ -540,7 +546,7 @@ int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const v
     if (!st || st->lost) return ERROR_FAIL;
     assert(len <= CHANNEL_BODY_MAX);
     do {
-        h = (struct channel_header){ type, (uint32_t)len, arg };
+        h = (struct channel_header){type, (uint32_t)len, arg};
         if (type == CHANNEL_DATA && len > DATA_CHUNK) h.len = DATA_CHUNK;
         assert(!libxl__channel_header_check(&h, !ch->primary));
         rc = queue_frame(st, &h, p);

@@ -3,23 +3,25 @@
 
 #include <string.h>
 
-/* Who may send a frame type, and how long its body is. Wire table of docs/misc/replication-stream.md. */
+/* Who may send a frame type, and how long its body is. Wire table of
+ * docs/misc/replication-stream.md. */
 static const struct frame_rule {
     bool to_primary, to_backup;
     uint32_t min, max;
 } rules[] = {
-    [CHANNEL_HELLO] = { true, true, CHANNEL_HELLO_LEN, CHANNEL_HELLO_LEN },
-    [CHANNEL_DATA] = { false, true, 1, CHANNEL_BODY_MAX },
-    [CHANNEL_COMMIT] = { false, true, 16, 16 },
-    [CHANNEL_ACK] = { true, false, 0, 0 },
-    [CHANNEL_HEARTBEAT] = { false, true, 0, 0 },
-    [CHANNEL_ECHO] = { true, false, 8, 8 },
-    [CHANNEL_STOP] = { false, true, 0, CHANNEL_TEXT_MAX },
-    [CHANNEL_STOPPED] = { true, false, 0, 0 },
-    [CHANNEL_ERROR] = { true, true, 0, CHANNEL_TEXT_MAX },
+    [CHANNEL_HELLO] = {true, true, CHANNEL_HELLO_LEN, CHANNEL_HELLO_LEN},
+    [CHANNEL_DATA] = {false, true, 1, CHANNEL_BODY_MAX},
+    [CHANNEL_COMMIT] = {false, true, 16, 16},
+    [CHANNEL_ACK] = {true, false, 0, 0},
+    [CHANNEL_HEARTBEAT] = {false, true, 0, 0},
+    [CHANNEL_ECHO] = {true, false, 8, 8},
+    [CHANNEL_STOP] = {false, true, 0, CHANNEL_TEXT_MAX},
+    [CHANNEL_STOPPED] = {true, false, 0, 0},
+    [CHANNEL_ERROR] = {true, true, 0, CHANNEL_TEXT_MAX},
 };
 
-void libxl__channel_header_put(unsigned char out[CHANNEL_HEADER_LEN], const struct channel_header *h)
+void libxl__channel_header_put(unsigned char out[CHANNEL_HEADER_LEN],
+                               const struct channel_header *h)
 {
     channel_put32(out, h->type);
     channel_put32(out + 4, h->len);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The octets of the replication channel: frame header and HELLO body, and which of them are allowed.
+ * The octets of the replication channel: frame header and HELLO body, and which of them are
+ * allowed.
  *
  * Pure functions on bytes: no state, no I/O. All numbers on the wire are little endian.
  */
@@ -44,13 +45,16 @@ static inline uint64_t channel_get64(const unsigned char *p)
     return channel_get32(p) | (uint64_t)channel_get32(p + 4) << 32;
 }
 
-void libxl__channel_header_put(unsigned char out[CHANNEL_HEADER_LEN], const struct channel_header *h);
-void libxl__channel_header_get(const unsigned char in[CHANNEL_HEADER_LEN], struct channel_header *h);
+void libxl__channel_header_put(unsigned char out[CHANNEL_HEADER_LEN],
+                               const struct channel_header *h);
+void libxl__channel_header_get(const unsigned char in[CHANNEL_HEADER_LEN],
+                               struct channel_header *h);
 /* NULL when a frame with this header may be sent to that side; else what is wrong with it. */
 const char *libxl__channel_header_check(const struct channel_header *h, bool to_primary);
 
 void libxl__channel_hello_put(unsigned char out[CHANNEL_HELLO_LEN], const struct channel_hello *h);
-/* NULL when in is a HELLO that a side with limit_ms can work with (then *h is filled), else why not. */
+/* NULL when in is a HELLO that a side with limit_ms can work with (then *h is filled), else why
+ * not. */
 const char *libxl__channel_hello_get(const unsigned char in[CHANNEL_HELLO_LEN], int limit_ms,
                                      bool from_primary, struct channel_hello *h);
 

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * What of a guest is on this host: the guest itself, or a half-built `<name>--incoming` that nobody
+ * builds any more.
+ *
+ * Asks the stock xl (vm-list), and removes half-built copies of our guest (same name and same uuid)
+ * with its destroy.
+ */
+#ifndef LIBXL_TWIN_DOMAINS_H
+#define LIBXL_TWIN_DOMAINS_H
+
+#include "libxl_ev.h"
+
+typedef struct libxl__twin_domains libxl__twin_domains;
+struct libxl__twin_domains {
+    /* caller fills, all borrowed */
+    libxl__loop *loop;
+    const char *stock_xl, *name, *uuid;
+    void *user;
+    /* Once per _start. rc 0: no half-built copy is left; here: a domain of that name exists. why:
+     * one line when rc != 0. */
+    void (*done)(libxl__egc *egc, libxl__twin_domains *td, int rc, bool here, const char *why);
+
+    /* own */
+    libxl__ev_child child;
+    libxl__ev_fd out_ev;
+    libxl__ev_time limit;
+    int out_fd;
+    char *out;
+    size_t out_len;
+    unsigned destroyed; /* how many copies were told to go */
+    bool destroying, busy;
+};
+
+void libxl__twin_domains_init(libxl__twin_domains *td);
+/* Not while one is under way (asserted). */
+int libxl__twin_domains_start(libxl__twin_domains *td);
+static inline bool libxl__twin_domains_busy(const libxl__twin_domains *td)
+{
+    return td->busy;
+}
+/* Not while busy (asserted). */
+void libxl__twin_domains_dispose(libxl__twin_domains *td);
+
+#endif
