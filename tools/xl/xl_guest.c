@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <libxl_utils.h>
+
+#include "libxl_control.h"
+#include "libxl_guard.h"
+#include "xl.h"
+#include "xl_guest.h"
+#include "xl_opts.h"
+
+#define CONTROL_LIMIT_MS 2000
+#define HANDED_OVER_SUFFIX "--migratedaway"
+
+void xl_guest_init(struct xl_guest *g)
+{
+    memset(g, 0, sizeof(*g));
+}
+
+int xl_guest_open(struct xl_guest *g, const char *command, const char *domain,
+                  xentoollog_logger *lg)
+{
+    libxl_dominfo info;
+    int rc;
+
+    if (geteuid() != 0) return xl_fail(command, "only root may do this: run it with sudo");
+    if (access("/dev/xen/privcmd", F_OK) && access("/proc/xen/privcmd", F_OK))
+        return xl_fail(command, "this machine does not run under Xen (no /dev/xen/privcmd)");
+    if (libxl_ctx_alloc(&g->ctx, LIBXL_VERSION, 0, lg)) {
+        g->ctx = NULL;
+        return xl_fail(command, "cannot reach Xen: is xenstored running? (service xen start)");
+    }
+    if (libxl_domain_qualifier_to_domid(g->ctx, domain, &g->domid))
+        return xl_fail(command, "no domain '%s' on this host; 'xl list' shows what there is",
+                       domain);
+    if (g->domid == 0)
+        return xl_fail(command, "'%s' is the host's own domain 0, not a guest", domain);
+
+    libxl_dominfo_init(&info);
+    rc = libxl_domain_info(g->ctx, &info, g->domid);
+    if (!rc) {
+        libxl_uuid_copy(g->ctx, &g->uuid, &info.uuid);
+        g->was_paused = info.paused;
+    }
+    libxl_dominfo_dispose(&info);
+    if (!rc) g->name = libxl_domid_to_name(g->ctx, g->domid);
+    if (rc || !g->name)
+        return xl_fail(command, "no domain '%s' on this host; 'xl list' shows what there is",
+                       domain);
+    return XL_DONE;
+}
+
+void xl_guest_dispose(struct xl_guest *g)
+{
+    free(g->name);
+    g->name = NULL;
+    if (g->ctx) libxl_ctx_free(g->ctx);
+    g->ctx = NULL;
+}
+
+int xl_guest_refuse_protected(const struct xl_guest *g, const char *command)
+{
+    libxl__gc gc;
+    char *answer = NULL;
+    int rc;
+
+    /* Other names cannot have been protected. */
+    if (!xl_name_valid(g->name)) return XL_DONE;
+    libxl__gc_init(&gc, NULL);
+    rc = libxl__control_call(&gc, "primary", g->name, "status", CONTROL_LIMIT_MS, &answer);
+    libxl__gc_dispose(&gc);
+    if (rc == ERROR_NOTFOUND) return XL_DONE;
+    return xl_fail(command, "'%s' is being protected: end that first with 'xl remus --stop %s'",
+                   g->name, g->name);
+}
+
+/* What a twin would lack. */
+struct obstacle {
+    int count;
+    const char *what, *advice;
+};
+
+static int check_disks(const char *command, const char *name, const libxl_domain_config *config)
+{
+    int i;
+
+    for (i = 0; i < config->num_disks; i++) {
+        const libxl_device_disk *disk = &config->disks[i];
+
+        if (!disk->readwrite || disk->is_cdrom) continue;
+        return xl_fail(
+            command,
+            "disk %s (%s) of '%s' is not replicated: detach it, make it read-only, or accept "
+            "with -F -d that the twin sees the disk as HOST has it",
+            disk->vdev ? disk->vdev : "?", disk->pdev_path ? disk->pdev_path : "?", name);
+    }
+    return XL_DONE;
+}
+
+static int check_nics(const char *command, const char *name, const libxl_domain_config *config)
+{
+    int i;
+
+    for (i = 0; i < config->num_nics; i++) {
+        const libxl_device_nic *nic = &config->nics[i];
+
+        if (!nic->backend_domid && (!nic->backend_domname || !*nic->backend_domname ||
+                                    !strcmp(nic->backend_domname, "Domain-0")))
+            continue;
+        return xl_fail(
+            command,
+            "network interface %d of '%s' has its backend in domain %s: only backends in "
+            "domain 0 can be held",
+            i, name, nic->backend_domname ? nic->backend_domname : "other than 0");
+    }
+    return XL_DONE;
+}
+
+int xl_guest_check_protectable(const char *command, const char *name,
+                               const libxl_domain_config *config,
+                               const struct xl_guest_allow *allow)
+{
+    const struct obstacle obstacles[] = {
+        {config->num_pcidevs, "PCI device passed through", "detach it"},
+        {config->num_dtdevs, "device-tree device passed through", "detach it"},
+        {config->num_rdms, "reserved device memory region", "remove it from the configuration"},
+        {config->num_usbdevs, "USB device passed through", "detach it"},
+        {config->num_vtpms, "virtual TPM", "remove it from the configuration"},
+        {config->num_p9s, "9pfs share", "remove it from the configuration"},
+        {config->num_pvcallsifs, "PV calls interface", "remove it from the configuration"},
+        {config->b_info.num_vnuma_nodes, "virtual NUMA node", "remove vnuma= and start it again"},
+        {libxl_defbool_is_default(config->b_info.nested_hvm)
+             ? 0
+             : libxl_defbool_val(config->b_info.nested_hvm),
+         "nested virtualisation", "remove nestedhvm= and start it again"},
+    };
+    size_t i;
+    int rc;
+
+    if (config->c_info.type == LIBXL_DOMAIN_TYPE_PV)
+        return xl_fail(
+            command,
+            "'%s' is a PV guest: Debian's hypervisor cannot log the pages that a PV guest "
+            "writes; start it as PVH (type=\"pvh\") or HVM",
+            name);
+    for (i = 0; i < sizeof(obstacles) / sizeof(obstacles[0]); i++) {
+        if (obstacles[i].count > 0)
+            return xl_fail(command, "'%s' has a %s, which a twin cannot have: %s", name,
+                           obstacles[i].what, obstacles[i].advice);
+    }
+    rc = check_nics(command, name, config);
+    if (!rc && !allow->disks) rc = check_disks(command, name, config);
+    return rc;
+}
+
+static bool handed_over(const struct xl_guest *g, const char *command)
+{
+    char *now = libxl_domid_to_name(g->ctx, g->domid);
+    size_t len = now ? strlen(now) : 0, suffix = strlen(HANDED_OVER_SUFFIX);
+    bool away = len > suffix && !strcmp(now + len - suffix, HANDED_OVER_SUFFIX);
+
+    if (away)
+        xl_say(command,
+               "the guest may already run at the other host, so it is left as '%s' here. If it "
+               "runs there: "
+               "'xl destroy %s'; if it does not: 'xl remus --recover %s', then 'xl rename %s %s'",
+               now, now, now, now, g->name);
+    free(now);
+    return away;
+}
+
+bool xl_guest_put_right(struct xl_guest *g, const char *command, bool killed, xentoollog_logger *lg)
+{
+    libxl_dominfo info;
+    libxl__gc gc;
+    bool here, suspended, being_destroyed;
+    int rc;
+
+    libxl_dominfo_init(&info);
+    rc = libxl_domain_info(g->ctx, &info, g->domid);
+    here = !rc && !info.dying && libxl_uuid_compare(&info.uuid, &g->uuid) == 0;
+    suspended = here && info.shutdown && info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND;
+    /* Destroying begins with a pause, and by then the guest's state is elsewhere, complete. */
+    being_destroyed = suspended && info.paused && !g->was_paused;
+    libxl_dominfo_dispose(&info);
+
+    if (!here) {
+        xl_say(command, "'%s' is not on this host any more", g->name);
+        return false;
+    }
+    if (handed_over(g, command)) return false;
+    if (being_destroyed) {
+        xl_say(command, "'%s' was handed over and only partly removed: 'xl destroy %s'", g->name,
+               g->name);
+        return false;
+    }
+    if (!suspended && !killed) return true;
+    libxl__gc_init(&gc, lg);
+    rc = libxl__recover_go_on(&gc, g->domid, NULL);
+    libxl__gc_dispose(&gc);
+    if (rc)
+        xl_say(command, "'%s' could not be put right completely: 'xl remus --recover %s'", g->name,
+               g->name);
+    else
+        xl_say(command, "'%s' runs on here", g->name);
+    return !rc;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The one-shot commands of xl remus: they talk to the running operation through its control socket,
+ * or, for --recover, put a guest right that nobody looks after any more.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "libxl_control.h"
+#include "libxl_guard.h"
+#include "libxl_netbuffer.h"
+#include "xl.h"
+#include "xl_guest.h"
+#include "xl_opts.h"
+#include "xl_remus.h"
+
+#define STATUS_LIMIT_MS 5000
+/* The twin may have to be destroyed first, or an arbiter to be asked. */
+#define ACTION_LIMIT_MS 120000
+#define DOMAINS_MAX 256
+
+/* Prints what one side says of a domain; true when it lives. */
+static bool print_status(libxl__gc *gc, const char *side, const char *domain)
+{
+    char *answer = NULL;
+    int rc = libxl__control_call(gc, side, domain, "status", STATUS_LIMIT_MS, &answer);
+    const char *text;
+
+    if (rc == ERROR_NOTFOUND) return false;
+    if (rc || !answer || strncmp(answer, "ok", 2)) {
+        printf("%s: %s, does not answer\n", domain, side);
+        return true;
+    }
+    text = answer + 2;
+    text += strspn(text, " \n");
+    printf("%s:\n", domain);
+    while (*text) {
+        size_t len = strcspn(text, "\n");
+
+        printf("  %.*s\n", (int)len, text);
+        text += len + strspn(text + len, "\n");
+    }
+    return true;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The domain of "primary-NAME.sock" or "backup-NAME.sock", or NULL. The side's name ends at
+ * *domain. */
+static char *socket_domain(char *file, const char **side)
+{
+    static const char *const sides[] = {"primary", "backup"};
+    char *end = strrchr(file, '.');
+    size_t i, len;
+
+    if (!end || strcmp(end, ".sock")) return NULL;
+    *end = '\0';
+    for (i = 0; i < 2; i++) {
+        len = strlen(sides[i]);
+        if (!strncmp(file, sides[i], len) && file[len] == '-' && xl_name_valid(file + len + 1)) {
+            *side = sides[i];
+            return file + len + 1;
+        }
+    }
+    return NULL;
+}
+
+static int status_of_all(libxl__gc *gc)
+{
+    const char *dir = getenv("XENTWIN_RUN_DIR");
+    char *files[DOMAINS_MAX];
+    int n = 0, i, shown = 0;
+    struct dirent *entry;
+    DIR *d;
+
+    d = opendir(dir && *dir ? dir : "/run/xentwin");
+    if (!d && errno != ENOENT)
+        return xl_fail("remus", "cannot read %s: %s", dir ? dir : "/run/xentwin", strerror(errno));
+    while (d && n < DOMAINS_MAX && (entry = readdir(d)))
+        files[n++] = libxl__strdup(gc, entry->d_name);
+    if (d) closedir(d);
+    qsort(files, (size_t)n, sizeof(files[0]), compare_names);
+    for (i = 0; i < n; i++) {
+        const char *side, *domain = socket_domain(files[i], &side);
+
+        if (domain) shown += print_status(gc, side, domain);
+    }
+    if (!shown) printf("no domain is protected or received on this host\n");
+    return XL_DONE;
+}
+
+static int status(libxl__gc *gc, const char *domain)
+{
+    bool primary, backup;
+
+    if (!domain) return status_of_all(gc);
+    primary = print_status(gc, "primary", domain);
+    backup = print_status(gc, "backup", domain);
+    if (primary || backup) return XL_DONE;
+    return xl_fail("remus", "'%s' is neither protected nor received on this host", domain);
+}
+
+/* Sends one word to the operation and says how it went. */
+static int ask(libxl__gc *gc, const char *side, const char *domain, const char *word,
+               const char *done)
+{
+    char *answer = NULL;
+    int rc = libxl__control_call(gc, side, domain, word, ACTION_LIMIT_MS, &answer);
+
+    if (rc == ERROR_NOTFOUND)
+        return xl_fail("remus",
+                       "'%s' is not being %s on this host; 'xl remus --status' shows what is",
+                       domain, strcmp(side, "primary") ? "received" : "protected");
+    if (rc == ERROR_TIMEDOUT)
+        return xl_fail("remus", "'%s' did not answer within %d s", domain, ACTION_LIMIT_MS / 1000);
+    if (rc || !answer)
+        return xl_fail("remus", "cannot talk to the process that looks after '%s'", domain);
+    if (!strncmp(answer, "error", 5))
+        return xl_fail("remus", "%s of '%s' refused:%s", word, domain,
+                       answer[5] ? answer + 5 : " no reason given");
+    printf("%s: %s\n", domain, done);
+    return XL_DONE;
+}
+
+static int recover(libxl__gc *gc, const char *domain)
+{
+    struct xl_guest g;
+    char ifb[16];
+    int rc;
+
+    xl_guest_init(&g);
+    rc = xl_guest_open(&g, "remus", domain, gc->lg);
+    if (!rc) rc = xl_guest_refuse_protected(&g, "remus");
+    if (rc) goto out;
+    libxl__netbuffer_ifname(g.domid, ifb);
+    if (libxl__recover_go_on(gc, g.domid, ifb))
+        rc = xl_fail("remus", "'%s' could not be put right completely, see above", g.name);
+    else
+        printf("%s: runs here, its output is open\n", g.name);
+out:
+    xl_guest_dispose(&g);
+    return rc;
+}
+
+static int run(libxl__gc *gc, const struct remus_opts *o)
+{
+    if (o->domain && o->action != REMUS_RECOVER && !xl_name_valid(o->domain))
+        return xl_fail("remus", "'%s' is not the name of a protected domain", o->domain);
+    switch (o->action) {
+    case REMUS_STOP:
+        return ask(gc, "primary", o->domain, "stop", "protection ended, runs on here");
+    case REMUS_PROMOTE:
+        return ask(gc, "backup", o->domain, "promote", "the twin runs here");
+    case REMUS_DISCARD:
+        return ask(gc, "backup", o->domain, "discard", "the twin is dropped");
+    case REMUS_RECOVER:
+        return recover(gc, o->domain);
+    case REMUS_STATUS:
+    case REMUS_PROTECT:
+        break;
+    }
+    return status(gc, o->domain);
+}
+
+int xl_remus_control(const struct remus_opts *o)
+{
+    xentoollog_logger_stdiostream *lg;
+    libxl__gc gc;
+    int rc;
+
+    if (geteuid() != 0) return xl_fail("remus", "only root may do this: run it with sudo");
+    lg = xtl_createlogger_stdiostream(stderr, xl_globals.verbosity ? XTL_DEBUG : XTL_WARN, 0);
+    if (!lg) return xl_fail("remus", "out of memory");
+    libxl__gc_init(&gc, (xentoollog_logger *)lg);
+    rc = run(&gc, o);
+    libxl__gc_dispose(&gc);
+    xtl_logger_destroy((xentoollog_logger *)lg);
+    return rc;
+}
