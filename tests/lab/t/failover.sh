@@ -21,7 +21,7 @@ failover_run() {
     rm -f "$F_LOG" "$F_STATS"
     step "start a $type guest on host A"
     lab guest start A "$type" --name "$guest" --mem 128 || return 1
-    F_ADDR=$(lab guest address "$guest") || return 1
+    F_ADDR=$(lab guest ip "$guest") || return 1
     wait_for 90 guest_answers "$F_ADDR" || { echo "the guest does not answer"; return 1; }
     kv cmd "$F_ADDR" 'DIRTY 200 2000' >/dev/null
     F_ID=$(kv cmd "$F_ADDR" ID)
