@@ -144,9 +144,11 @@ static int receive(const struct receive_opts *o)
         .arbiter = o->arbiter,
         .session = o->session,
         .domain = o->domain,
-        .self_name = o->self_name,
-        .peer_name = o->peer_name,
+        .self = o->self_name,
+        .peer = o->peer_name,
         .no_monitor = o->no_monitor,
+        .in_fd = STDIN_FILENO,
+        .out_fd = STDOUT_FILENO,
         .stock_xl = xl_stock_path(),
     };
 
