@@ -157,10 +157,12 @@ static void verdict(libxl__egc *egc, libxl__arbiter *a, bool granted, const char
 {
     struct guard *g = CONTAINER_OF(a, struct guard, arbiter);
 
-    if (granted)
-        go_on(g);
-    else
+    if (!granted) {
         stay_stopped(g, 0, why);
+        return;
+    }
+    LOG(libxl__loop_gc(g->loop), INFO, "this side may go on: %s", why);
+    go_on(g);
 }
 
 static void decide(struct guard *g)

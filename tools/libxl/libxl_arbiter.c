@@ -55,8 +55,6 @@ static void decide(libxl__egc *egc, libxl__arbiter *a, bool granted, const char 
     assert(a->asking);
     libxl__ev_time_deregister(a->loop, &a->timer);
     a->asking = false;
-    LOG(libxl__loop_gc(a->loop), INFO, "link of %s: this side (%s) %s: %s", a->c.domain,
-        a->c.primary ? "primary" : "backup", granted ? "may go on" : "must not run", why);
     a->verdict(egc, a, granted, why);
 }
 
@@ -172,26 +170,33 @@ static void limit_timer(libxl__egc *egc, libxl__ev_time *ev)
     decide(egc, a, false, "the arbiter command cannot be killed");
 }
 
-/* The environment of the command: ours and the XENTWIN_ words, made before the fork (no malloc
- * after it). */
+/*
+ * The environment of the command: ours and the XENTWIN_ words, made before the fork (no malloc
+ * after it). PATH also has the folder of the arbiters that ship with us, which the shell of an ssh
+ * session may lack.
+ */
 static char **command_environment(libxl__gc *gc, const struct arbiter_case *c, const char *epoch)
 {
-    size_t n = 0, used = 0;
+    const char *path = getenv("PATH");
+    size_t n = 0, ours = 0, used;
 
     while (environ[n])
         n++;
-    char **env = libxl__zalloc(gc, (n + 7) * sizeof(*env));
-    env[used++] = libxl__sprintf(gc, "XENTWIN_DOMAIN=%s", c->domain);
-    env[used++] = libxl__sprintf(gc, "XENTWIN_SELF=%s", c->self);
-    env[used++] = libxl__sprintf(gc, "XENTWIN_PEER=%s", c->peer);
-    env[used++] = libxl__sprintf(gc, "XENTWIN_EPOCH=%s", epoch);
-    env[used++] = libxl__sprintf(gc, "XENTWIN_ROLE=%s", c->primary ? "primary" : "backup");
-    env[used++] = libxl__sprintf(gc, "XENTWIN_SESSION=%s", c->session);
+    char **env = libxl__zalloc(gc, (n + 8) * sizeof(*env));
+    env[ours++] = libxl__sprintf(gc, "XENTWIN_DOMAIN=%s", c->domain);
+    env[ours++] = libxl__sprintf(gc, "XENTWIN_SELF=%s", c->self);
+    env[ours++] = libxl__sprintf(gc, "XENTWIN_PEER=%s", c->peer);
+    env[ours++] = libxl__sprintf(gc, "XENTWIN_EPOCH=%s", epoch);
+    env[ours++] = libxl__sprintf(gc, "XENTWIN_ROLE=%s", c->primary ? "primary" : "backup");
+    env[ours++] = libxl__sprintf(gc, "XENTWIN_SESSION=%s", c->session);
+    env[ours++] = libxl__sprintf(gc, "PATH=%s:" XENTWIN_SBINDIR,
+                                 path && *path ? path : "/usr/sbin:/usr/bin:/sbin:/bin");
+    used = ours;
     for (size_t i = 0; i < n; i++) {
-        bool ours = false;
-        for (size_t k = 0; k < 6; k++)
-            ours |= !strncmp(environ[i], env[k], strcspn(env[k], "=") + 1);
-        if (!ours) env[used++] = environ[i];
+        bool replaced = false;
+        for (size_t k = 0; k < ours; k++)
+            replaced |= !strncmp(environ[i], env[k], strcspn(env[k], "=") + 1);
+        if (!replaced) env[used++] = environ[i];
     }
     return env;
 }

@@ -35,7 +35,7 @@ struct libxl__arbiter {
     libxl__loop *loop;
     struct arbiter_case c;
     void *user;
-    /* Once: granted says whether this side may let the guest run; why is one line for the log. */
+    /* Once: granted says whether this side may let the guest run; why is one line for the log, which is the caller's. */
     void (*verdict)(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why);
     /* own */
     libxl__ev_time timer;
