@@ -12,8 +12,11 @@
  *     initiate ...                      events on ao's own loop
  *     return libxl__ao_inprogress       libxl__ao_complete(egc, ao, rc)   exactly once, last
  *
- * With how NULL, _inprogress runs the loop in the caller's thread. Otherwise it starts one thread that runs it; until then
- * (between create and inprogress) the caller's thread owns the loop.
+ * With how NULL, _inprogress runs the loop in the caller's thread. Otherwise a thread made by _create runs it; until
+ * _inprogress the caller's thread owns the loop. That thread takes no signals.
+ *
+ * An application that fetches events by libxl_event_check alone is not woken for ours: it uses libxl_event_wait,
+ * event hooks or a callback.
  */
 #ifndef LIBXL_AO_H
 #define LIBXL_AO_H
@@ -43,7 +46,11 @@ libxl__ao *libxl__ao_create(libxl_ctx *ctx, xentoollog_logger *lg, uint32_t domi
 int libxl__ao_create_fail(libxl__ao *ao, int rc);
 /* See above. The ao must not be touched by the caller afterwards. */
 int libxl__ao_inprogress(libxl__ao *ao);
-/* The operation is over; every event of its must be deregistered. Frees the ao after the completion was delivered. */
+/*
+ * The operation is over; every event of its must be deregistered (asserted). At the end of this turn of the loop the
+ * ao and all that was allocated from its gc are freed, then the completion is delivered. May be called before
+ * _inprogress too.
+ */
 void libxl__ao_complete(libxl__egc *egc, libxl__ao *ao, int rc);
 
 libxl__loop *libxl__ao_loop(libxl__ao *ao);
