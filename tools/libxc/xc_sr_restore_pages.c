@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * PAGE_DATA into the domain. Entries are applied in their order, in runs: pages with contents
+ * (populate, map, copy), pages that are only populated, and pages that the guest gave back.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "xc_sr_record.h"
+#include "xc_sr_restore.h"
+
+#define VERIFY_LOG_MAX 10
+
+enum run_kind { RUN_NONE, RUN_DATA, RUN_EMPTY, RUN_GONE };
+
+struct run {
+    enum run_kind kind;
+    unsigned int count, missing_count;
+    xen_pfn_t pfns[XC_SR_BATCH];
+    xen_pfn_t missing[XC_SR_BATCH]; /* those of a data or empty run that are to be populated */
+    const uint8_t *data; /* of the first page of a data run; the others follow */
+};
+
+static int populate(struct xc_sr_restore *r, struct run *run)
+{
+    if (run->missing_count &&
+        xc_domain_populate_physmap_exact(r->env.xch, r->env.domid, run->missing_count, 0, 0,
+                                         run->missing)) {
+        SR_ERRNO(&r->env, "cannot populate %u pages of domain %u from pfn %#lx on",
+                 run->missing_count, r->env.domid, (unsigned long)run->missing[0]);
+        return -1;
+    }
+    return 0;
+}
+
+static int depopulate(struct xc_sr_restore *r, struct run *run)
+{
+    if (xc_domain_decrease_reservation_exact(r->env.xch, r->env.domid, run->count, 0,
+                                             run->pfns)) {
+        SR_ERRNO(&r->env, "cannot take %u pages from domain %u", run->count, r->env.domid);
+        return -1;
+    }
+    return 0;
+}
+
+static void compare_page(struct xc_sr_restore *r, xen_pfn_t pfn, const void *have,
+                         const void *want)
+{
+    if (!memcmp(have, want, SR_PAGE_SIZE)) return;
+    if (r->verify_differ++ < VERIFY_LOG_MAX)
+        SR_LOG(&r->env, ERROR, "verification: pfn %#lx differs", (unsigned long)pfn);
+}
+
+static int copy_data(struct xc_sr_restore *r, const struct run *run)
+{
+    int errs[XC_SR_BATCH];
+    unsigned int i;
+    uint8_t *map;
+    int rc = -1;
+
+    map = xenforeignmemory_map(r->env.fmem, r->env.domid, PROT_READ | PROT_WRITE, run->count,
+                               run->pfns, errs);
+    if (!map) {
+        SR_ERRNO(&r->env, "cannot map %u pages of domain %u", run->count, r->env.domid);
+        return -1;
+    }
+    for (i = 0; i < run->count; i++) {
+        size_t at = (size_t)i * SR_PAGE_SIZE;
+
+        if (errs[i]) {
+            SR_FAIL(&r->env, EIO, "cannot map pfn %#lx of domain %u (%s)",
+                    (unsigned long)run->pfns[i], r->env.domid, strerror(-errs[i]));
+            goto out;
+        }
+        if (r->verifying)
+            compare_page(r, run->pfns[i], map + at, run->data + at);
+        else
+            memcpy(map + at, run->data + at, SR_PAGE_SIZE);
+    }
+    rc = 0;
+out:
+    xenforeignmemory_unmap(r->env.fmem, map, run->count);
+    return rc;
+}
+
+static int end_run(struct xc_sr_restore *r, struct run *run)
+{
+    int rc = 0;
+
+    if (run->kind == RUN_GONE) rc = depopulate(r, run);
+    if (run->kind == RUN_DATA || run->kind == RUN_EMPTY) rc = populate(r, run);
+    if (!rc && run->kind == RUN_DATA) rc = copy_data(r, run);
+    run->kind = RUN_NONE;
+    run->count = run->missing_count = 0;
+    return rc;
+}
+
+/* What is to be done for this entry; RUN_NONE = nothing. */
+static enum run_kind kind_of(const struct xc_sr_restore *r, uint32_t type, xen_pfn_t pfn)
+{
+    if (xc_sr_page_type_has_data(type)) return RUN_DATA;
+    if (xc_sr_page_type_populated(type)) return RUN_EMPTY;
+    return xc_sr_sparse_test(&r->populated, pfn) ? RUN_GONE : RUN_NONE;
+}
+
+/*
+ * `populated` is kept as if the run had ended already: a later entry of the same pfn then finds
+ * what it will find, and if the run fails the restore does.
+ */
+static int add_to_run(struct xc_sr_restore *r, struct run *run, xen_pfn_t pfn)
+{
+    run->pfns[run->count++] = pfn;
+    if (run->kind == RUN_GONE) {
+        xc_sr_sparse_clear(&r->populated, pfn);
+        return 0;
+    }
+    if (xc_sr_sparse_test(&r->populated, pfn)) return 0;
+    if (xc_sr_sparse_set(&r->populated, pfn)) {
+        SR_ERRNO(&r->env, "PAGE_DATA: cannot track pfn %#lx", (unsigned long)pfn);
+        return -1;
+    }
+    run->missing[run->missing_count++] = pfn;
+    return 0;
+}
+
+int xc_sr_apply_pages(struct xc_sr_restore *r, const struct xc_sr_record *rec)
+{
+    const struct sr_page_data *head = rec->body;
+    const uint64_t *entries = (const uint64_t *)(const void *)(head + 1);
+    const uint8_t *data = (const uint8_t *)(entries + head->count);
+    struct run run;
+    uint32_t i;
+
+    run.kind = RUN_NONE;
+    run.count = run.missing_count = 0;
+
+    for (i = 0; i < head->count; i++) {
+        xen_pfn_t pfn = xc_sr_entry_pfn(entries[i]);
+        enum run_kind kind = kind_of(r, xc_sr_entry_type(entries[i]), pfn);
+
+        if (kind == RUN_NONE) continue;
+        if ((kind != run.kind || run.count == XC_SR_BATCH) && end_run(r, &run)) return -1;
+        if (run.kind == RUN_NONE) {
+            run.kind = kind;
+            run.data = data;
+        }
+        if (add_to_run(r, &run, pfn)) return -1;
+        if (kind == RUN_DATA) data += SR_PAGE_SIZE;
+    }
+    return end_run(r, &run);
+}

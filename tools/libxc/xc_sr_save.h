@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The primary's memory engine: one running guest into one stream.
+ *
+ * Plain, live:      log-dirty on | rounds of dirty pages, guest runs | suspend | the rest | END
+ * Plain, not live:  suspend | all pages | END
+ * Checkpointed:     as plain live, then for each checkpoint
+ *
+ *     guest runs   | suspended                         | runs again
+ *     -------------+-----------------------------------+----------------------------------------
+ *     (sleep)      | suspend() CLEAN copy vcpus        | postcopy() returned: PAGE_DATA, vcpu
+ *                  |    dirty pages -> arena           | records, CHECKPOINT; checkpoint()
+ *
+ * Invariants
+ * 1. Between suspend() and postcopy() of a checkpointed stream nothing is written to the stream.
+ * 2. Whatever ends the engine: log-dirty is off, the device model does not log, no page is mapped.
+ * 3. A pfn is sent when its bytes may differ from what the other side has, and as XTAB when the
+ *    guest has given it back (xc_sr_save_balloon.c: the hypervisor's log does not tell).
+ *
+ * Who does what: xc_sr_save.c drives, xc_sr_save_pages.c writes pages, xc_sr_save_dirty.c owns the
+ * dirty log, xc_sr_save_balloon.c the guest's population, xc_sr_save_x86_hvm.c the vcpus.
+ */
+#ifndef XC_SR_SAVE_H
+#define XC_SR_SAVE_H
+
+#include <stdbool.h>
+#include <xenctrl.h> /* which xenguest.h needs but does not include */
+#include <xenguest.h>
+
+#include "xc_sr_arena.h"
+#include "xc_sr_dirty.h"
+#include "xc_sr_env.h"
+#include "xc_sr_map.h"
+
+struct xc_sr_save;
+
+/* What differs by kind of guest. Each returns 0, or -1 with errno after it logged why. */
+struct xc_sr_save_ops {
+    uint32_t dhdr_type;
+    /* Before the first byte. Allocates all that capture() will need. */
+    int (*setup)(struct xc_sr_save *s);
+    /* The records before STATIC_DATA_END. */
+    int (*write_static)(struct xc_sr_save *s);
+    /* The guest is suspended: vcpus and platform into memory. Neither the stream nor malloc. */
+    int (*capture)(struct xc_sr_save *s);
+    /* The records of what was captured. */
+    int (*write_captured)(struct xc_sr_save *s);
+    /* Safe when setup() failed or was never called. */
+    void (*cleanup)(struct xc_sr_save *s);
+};
+
+extern const struct xc_sr_save_ops xc_sr_save_x86_hvm;
+
+struct xc_sr_batch; /* pages on their way, xc_sr_save_pages.c */
+
+struct xc_sr_save {
+    /* caller fills; callbacks and data as in xenguest.h, wait_checkpoint and COLO are not used */
+    struct xc_sr_env env;
+    bool live;
+    bool verify; /* after the last round send everything once more, for the reader to compare */
+    bool checkpointed;
+    struct save_callbacks *cb;
+    uint64_t map_limit_pages; /* stay mapped at most; 0 = the default */
+
+    /* own; the caller may read */
+    bool suspended; /* suspend() was called and no postcopy() has answered yet */
+    bool ended;     /* checkpoint() asked to leave: a failure by protocol, not in fact */
+    uint64_t epoch;
+
+    /* own */
+    const struct xc_sr_save_ops *ops;
+    void *arch;
+    uint64_t pfns; /* the guest's pfns are below this */
+    xc_hypercall_buffer_t dirty_hbuf;
+    struct xc_sr_dirty dirty;   /* in the hypercall buffer: the log, and what is to be sent */
+    struct xc_sr_dirty sent;    /* the other side has a page here */
+    struct xc_sr_dirty suspect; /* ask for its type before the next use: may have come or gone */
+    bool log_on, qemu_log_on;
+    uint64_t owned_pages; /* by the domain, when last looked at */
+    uint64_t scan_next;   /* where the search for pages given back goes on */
+    struct xc_sr_map map;
+    struct xc_sr_arena arena;
+    struct xc_sr_batch *batch;
+    uint64_t suspend_us, copy_us; /* of the last checkpoint: in suspend(), and until postcopy() */
+};
+
+/* Runs the whole thing. 0, or -1 with errno. Logs the cause of a failure once. */
+int xc_sr_save(struct xc_sr_save *s);
+
+/* --- between the files of the engine --- */
+
+/* xc_sr_save.c */
+int xc_sr_save_check_stop(const struct xc_sr_save *s); /* -1: a reason to stop, logged */
+int xc_sr_write_record(struct xc_sr_save *s, uint32_t type, const void *head, size_t head_len,
+                       const void *body, size_t body_len);
+
+/* xc_sr_save_pages.c */
+int xc_sr_batch_alloc(struct xc_sr_save *s);
+/*
+ * Writes the pages of the set that the guest has, and XTAB for those it had. A page that goes away
+ * meanwhile becomes suspect. Progress under `what`: of `total` pages.
+ */
+int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const char *what,
+                    uint64_t total);
+/* The guest is suspended: dirty and suspect pages into the arena. */
+int xc_sr_copy_dirty(struct xc_sr_save *s);
+int xc_sr_write_arena(struct xc_sr_save *s);
+
+/* xc_sr_save_dirty.c */
+int xc_sr_log_alloc(struct xc_sr_save *s);
+int xc_sr_log_enable(struct xc_sr_save *s);
+void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives);
+/* Reads the log into s->dirty and empties it. `final`: the guest is suspended. Count by *count. */
+int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count);
+void xc_sr_log_free(struct xc_sr_save *s);
+
+/* xc_sr_save_balloon.c */
+/* Maps all pages, so that they are pinned, and counts them. After log-dirty is on. */
+int xc_sr_population_start(struct xc_sr_save *s, uint64_t *pages);
+/* Right after a CLEAN: did pages come that the log does not tell of? Into dirty and suspect. */
+int xc_sr_population_check(struct xc_sr_save *s);
+/* A slice of the search for pages given back, into suspect. The guest may run. */
+int xc_sr_population_scan(struct xc_sr_save *s);
+/* The guest is suspended, suspects have been dealt with: lets go of those it gave back. */
+int xc_sr_population_settle(struct xc_sr_save *s);
+
+/* CLOCK_MONOTONIC. */
+uint64_t xc_sr_now_us(void);
+
+#endif

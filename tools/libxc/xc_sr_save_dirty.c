@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* The hypervisor's dirty log of one guest, and the device model's part in it. */
+#include <string.h>
+
+#include "xc_sr_save.h"
+
+int xc_sr_log_alloc(struct xc_sr_save *s)
+{
+    uint64_t words = xc_sr_dirty_words(s->pfns);
+    DECLARE_HYPERCALL_BUFFER(unsigned long, bits);
+
+    bits = xc_hypercall_buffer_alloc_pages(
+        s->env.xch, bits, (words * sizeof(*bits) + XC_PAGE_SIZE - 1) / XC_PAGE_SIZE);
+    if (!bits) {
+        SR_ERRNO(&s->env, "no memory for a dirty log of %lu pages", (unsigned long)s->pfns);
+        return -1;
+    }
+    s->dirty_hbuf = XC__HYPERCALL_BUFFER_NAME(bits);
+    s->dirty.words = bits;
+    s->dirty.pfns = s->pfns;
+    xc_sr_dirty_clear_all(&s->dirty);
+    return 0;
+}
+
+void xc_sr_log_free(struct xc_sr_save *s)
+{
+    uint64_t words = xc_sr_dirty_words(s->pfns);
+    DECLARE_HYPERCALL_BUFFER_SHADOW(unsigned long, bits, &s->dirty_hbuf);
+
+    if (!s->dirty.words) return;
+    (void)bits;
+    xc_hypercall_buffer_free_pages(
+        s->env.xch, bits, (words * sizeof(unsigned long) + XC_PAGE_SIZE - 1) / XC_PAGE_SIZE);
+    memset(&s->dirty, 0, sizeof(s->dirty));
+}
+
+static int shadow_op(struct xc_sr_save *s, unsigned int op)
+{
+    return xc_shadow_control(s->env.xch, s->env.domid, op, NULL, 0);
+}
+
+int xc_sr_log_enable(struct xc_sr_save *s)
+{
+    if (s->cb->switch_qemu_logdirty) {
+        if (s->cb->switch_qemu_logdirty(s->env.domid, 1, s->cb->data)) {
+            SR_FAIL(&s->env, EIO, "the device model cannot log dirty pages");
+            return -1;
+        }
+        s->qemu_log_on = true;
+    }
+    /* Someone else's log (tracking of the video memory) may be on: then take it over. */
+    if (shadow_op(s, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY) &&
+        (shadow_op(s, XEN_DOMCTL_SHADOW_OP_OFF) ||
+         shadow_op(s, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY))) {
+        SR_ERRNO(&s->env, "the hypervisor cannot log dirty pages of domain %u", s->env.domid);
+        return -1;
+    }
+    s->log_on = true;
+    return 0;
+}
+
+void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives)
+{
+    int saved = errno;
+
+    if (s->log_on && shadow_op(s, XEN_DOMCTL_SHADOW_OP_OFF) && errno != ESRCH)
+        SR_ERRNO(&s->env, "cannot end log-dirty mode of domain %u", s->env.domid);
+    s->log_on = false;
+    if (s->qemu_log_on && parent_lives &&
+        s->cb->switch_qemu_logdirty(s->env.domid, 0, s->cb->data))
+        SR_LOG(&s->env, WARN, "the device model goes on logging dirty pages");
+    s->qemu_log_on = false;
+    errno = saved;
+}
+
+int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count)
+{
+    xc_shadow_op_stats_t stats = { 0, 0 };
+    DECLARE_HYPERCALL_BUFFER_SHADOW(unsigned long, bits, &s->dirty_hbuf);
+    long long r;
+
+    (void)bits;
+    r = xc_logdirty_control(s->env.xch, s->env.domid, XEN_DOMCTL_SHADOW_OP_CLEAN,
+                            HYPERCALL_BUFFER(bits), s->pfns,
+                            final ? XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL : 0, &stats);
+    if (r < 0 || (uint64_t)r != s->pfns) {
+        SR_ERRNO(&s->env, "cannot read the dirty log of domain %u (%lld of %lu pages)",
+                 s->env.domid, r, (unsigned long)s->pfns);
+        if (r >= 0) errno = EIO;
+        return -1;
+    }
+    if (count) *count = stats.dirty_count;
+    return 0;
+}

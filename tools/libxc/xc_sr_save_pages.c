@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* Pages of the guest into PAGE_DATA records: directly, or through the arena of a checkpoint. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "xc_sr_record.h"
+#include "xc_sr_save.h"
+
+/* One PAGE_DATA record in the making. Pages are written from where they are mapped. */
+struct xc_sr_batch {
+    unsigned int count; /* entries */
+    unsigned int pages; /* entries with data */
+    uint64_t entries[XC_SR_BATCH];
+    const void *data[XC_SR_BATCH];
+    struct iovec iov[XC_SR_BATCH + 3];
+};
+
+/* Takes one pfn: with data (a copy or a write is up to it), or without (gone, broken). */
+typedef int sink_fn(struct xc_sr_save *s, uint64_t pfn, uint32_t type, const void *page);
+
+int xc_sr_batch_alloc(struct xc_sr_save *s)
+{
+    s->batch = calloc(1, sizeof(*s->batch));
+    if (!s->batch) SR_ERRNO(&s->env, "no memory for a batch of pages");
+    return s->batch ? 0 : -1;
+}
+
+struct page_head {
+    struct sr_rhdr rhdr;
+    struct sr_page_data data;
+} __attribute__((packed));
+
+static struct page_head page_head(uint64_t count, uint64_t pages)
+{
+    struct page_head head = {
+        .rhdr = { SR_REC_PAGE_DATA,
+                  (uint32_t)(sizeof(struct sr_page_data) + 8 * count + SR_PAGE_SIZE * pages) },
+        .data = { (uint32_t)count, 0 },
+    };
+
+    return head;
+}
+
+/* Neighbours in the mapping become one piece: fewer for the kernel to walk. */
+static unsigned int gather(const struct xc_sr_batch *b, struct iovec *iov)
+{
+    unsigned int i, n = 0;
+
+    for (i = 0; i < b->pages; i++) {
+        void *page = (void *)(uintptr_t)b->data[i];
+
+        if (n && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == (uint8_t *)page)
+            iov[n - 1].iov_len += SR_PAGE_SIZE;
+        else
+            iov[n++] = (struct iovec){ page, SR_PAGE_SIZE };
+    }
+    return n;
+}
+
+static int flush(struct xc_sr_save *s)
+{
+    struct xc_sr_batch *b = s->batch;
+    struct page_head head = page_head(b->count, b->pages);
+    unsigned int n;
+
+    if (!b->count) return 0;
+    b->iov[0] = (struct iovec){ &head, sizeof(head) };
+    b->iov[1] = (struct iovec){ b->entries, b->count * sizeof(b->entries[0]) };
+    n = 2 + gather(b, b->iov + 2);
+    b->count = b->pages = 0;
+    xc_sr_map_next_round(&s->map);
+    if (xc_sr_io_writev(s->env.io, b->iov, n)) {
+        SR_ERRNO(&s->env, "cannot write guest pages to the stream");
+        return -1;
+    }
+    return 0;
+}
+
+static int sink_to_stream(struct xc_sr_save *s, uint64_t pfn, uint32_t type, const void *page)
+{
+    struct xc_sr_batch *b = s->batch;
+
+    if (page) b->data[b->pages++] = page;
+    b->entries[b->count++] = (uint64_t)type << SR_PFN_TYPE_SHIFT | pfn;
+    return b->count == XC_SR_BATCH ? flush(s) : 0;
+}
+
+static int sink_to_arena(struct xc_sr_save *s, uint64_t pfn, uint32_t type, const void *page)
+{
+    if (!xc_sr_arena_add(&s->arena, pfn, type, page)) return 0;
+    SR_ERRNO(&s->env, "a checkpoint needs more than %lu pages",
+             (unsigned long)s->arena.limit_pages);
+    return -1;
+}
+
+/* A chunk that was mapped before the page came does not show it: map it once more. */
+static const void *find_page(struct xc_sr_save *s, uint64_t pfn)
+{
+    const void *page = xc_sr_map_page(&s->map, pfn);
+
+    if (page || errno != ENOENT) return page;
+    if (flush(s)) return NULL;
+    xc_sr_map_drop(&s->map, pfn);
+    return xc_sr_map_page(&s->map, pfn);
+}
+
+static int take_page(struct xc_sr_save *s, uint64_t pfn, uint32_t type, sink_fn *sink)
+{
+    const void *page;
+
+    if (!xc_sr_page_type_has_data(type)) {
+        if (!xc_sr_dirty_test(&s->sent, pfn)) return 0;
+        xc_sr_dirty_clear(&s->sent, pfn);
+        xc_sr_dirty_set(&s->suspect, pfn);
+        return sink(s, pfn, type == SR_PAGE_BROKEN ? SR_PAGE_BROKEN : SR_PAGE_XTAB, NULL);
+    }
+    page = find_page(s, pfn);
+    if (!page && errno == ENOENT && !s->suspended) {
+        /* It went between the two questions. Ask again in the next round. */
+        xc_sr_dirty_set(&s->suspect, pfn);
+        return 0;
+    }
+    if (!page) {
+        SR_ERRNO(&s->env, "cannot read pfn %#lx of domain %u", (unsigned long)pfn, s->env.domid);
+        return -1;
+    }
+    xc_sr_dirty_set(&s->sent, pfn);
+    return sink(s, pfn, SR_PAGE_NORMAL, page);
+}
+
+/* Asks the hypervisor what is at these pfns and hands each to the sink. */
+static int take_pages(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int n, sink_fn *sink)
+{
+    xen_pfn_t types[XC_SR_BATCH];
+    unsigned int i;
+
+    if (!n) return 0;
+    memcpy(types, pfns, n * sizeof(types[0]));
+    if (xc_get_pfn_type_batch(s->env.xch, s->env.domid, n, types)) {
+        SR_ERRNO(&s->env, "cannot read the types of %u pages of domain %u", n, s->env.domid);
+        return -1;
+    }
+    for (i = 0; i < n; i++)
+        if (take_page(s, pfns[i], (uint32_t)(types[i] >> XEN_DOMCTL_PFINFO_LTAB_SHIFT) & 0xf,
+                      sink))
+            return -1;
+    return 0;
+}
+
+int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const char *what,
+                    uint64_t total)
+{
+    xen_pfn_t pfns[XC_SR_BATCH];
+    uint64_t pfn = xc_sr_dirty_next(set, 0), done = 0;
+
+    xtl_progress(s->env.lg, "xc", what, 0, total);
+    while (pfn != XC_SR_PFN_NONE) {
+        unsigned int n = 0;
+
+        for (; n < XC_SR_BATCH && pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(set, pfn + 1))
+            pfns[n++] = pfn;
+        if (xc_sr_save_check_stop(s)) return -1;
+        if (take_pages(s, pfns, n, sink_to_stream)) return -1;
+        done += n;
+        if (done < total) xtl_progress(s->env.lg, "xc", what, done, total);
+    }
+    xtl_progress(s->env.lg, "xc", what, total, total);
+    return flush(s);
+}
+
+int xc_sr_copy_dirty(struct xc_sr_save *s)
+{
+    xen_pfn_t slow[XC_SR_BATCH];
+    unsigned int n = 0;
+    uint64_t pfn;
+
+    xc_sr_dirty_merge(&s->dirty, &s->suspect);
+    for (pfn = xc_sr_dirty_next(&s->dirty, 0); pfn != XC_SR_PFN_NONE;
+         pfn = xc_sr_dirty_next(&s->dirty, pfn + 1)) {
+        if (xc_sr_map_has(&s->map, pfn) && !xc_sr_dirty_test(&s->suspect, pfn)) {
+            if (sink_to_arena(s, pfn, SR_PAGE_NORMAL, xc_sr_map_page(&s->map, pfn))) return -1;
+            xc_sr_dirty_set(&s->sent, pfn);
+            continue;
+        }
+        slow[n++] = pfn;
+        if (n < XC_SR_BATCH) continue;
+        if (take_pages(s, slow, n, sink_to_arena)) return -1;
+        n = 0;
+        xc_sr_map_next_round(&s->map);
+    }
+    return take_pages(s, slow, n, sink_to_arena);
+}
+
+static unsigned int count_data(const uint64_t *entries, unsigned int n)
+{
+    unsigned int i, pages = 0;
+
+    for (i = 0; i < n; i++)
+        pages += xc_sr_page_type_has_data(xc_sr_entry_type(entries[i]));
+    return pages;
+}
+
+int xc_sr_write_arena(struct xc_sr_save *s)
+{
+    struct xc_sr_arena *a = &s->arena;
+    uint8_t *data = a->data;
+    uint64_t at, left;
+
+    for (at = 0; at < a->entries_used; at += XC_SR_BATCH) {
+        unsigned int n, pages;
+        struct page_head head;
+        struct iovec iov[3];
+
+        left = a->entries_used - at;
+        n = left < XC_SR_BATCH ? (unsigned int)left : XC_SR_BATCH;
+        pages = count_data(a->entries + at, n);
+        head = page_head(n, pages);
+        iov[0] = (struct iovec){ &head, sizeof(head) };
+        iov[1] = (struct iovec){ a->entries + at, n * sizeof(a->entries[0]) };
+        iov[2] = (struct iovec){ data, (size_t)pages * SR_PAGE_SIZE };
+        if (xc_sr_io_writev(s->env.io, iov, 3)) {
+            SR_ERRNO(&s->env, "cannot write a checkpoint's pages to the stream");
+            return -1;
+        }
+        data += (size_t)pages * SR_PAGE_SIZE;
+    }
+    return 0;
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* What an HVM or PVH guest has besides memory: CPU policy, platform context, parameters, TSC. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "xc_sr_record.h"
+#include "xc_sr_save.h"
+
+#include <xen/hvm/params.h>
+
+/* The context grows only with vcpus that come online; they all count from the start. */
+#define CONTEXT_SLACK 4096
+
+static const uint32_t params_saved[] = {
+    HVM_PARAM_STORE_PFN,         HVM_PARAM_IOREQ_PFN,
+    HVM_PARAM_BUFIOREQ_PFN,      HVM_PARAM_PAGING_RING_PFN,
+    HVM_PARAM_MONITOR_RING_PFN,  HVM_PARAM_SHARING_RING_PFN,
+    HVM_PARAM_VM86_TSS_SIZED,    HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_ACPI_IOPORTS_LOCATION, HVM_PARAM_VIRIDIAN,
+    HVM_PARAM_IDENT_PT,          HVM_PARAM_VM_GENERATION_ID_ADDR,
+    HVM_PARAM_IOREQ_SERVER_PFN,  HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+    HVM_PARAM_X87_FIP_WIDTH,     HVM_PARAM_MCA_CAP,
+};
+#define PARAMS (sizeof(params_saved) / sizeof(params_saved[0]))
+
+struct hvm_state {
+    struct sr_x86_tsc_info tsc;
+    uint8_t *context;
+    uint32_t context_room, context_size;
+    struct sr_hvm_params params_head;
+    struct sr_hvm_param params[PARAMS];
+};
+
+static int hvm_setup(struct xc_sr_save *s)
+{
+    struct hvm_state *hvm = calloc(1, sizeof(*hvm));
+    int size;
+
+    s->arch = hvm;
+    if (!hvm) {
+        SR_ERRNO(&s->env, "no memory for the state of domain %u", s->env.domid);
+        return -1;
+    }
+    size = xc_domain_hvm_getcontext(s->env.xch, s->env.domid, NULL, 0);
+    if (size <= 0) {
+        SR_ERRNO(&s->env, "cannot read the context size of domain %u", s->env.domid);
+        return -1;
+    }
+    hvm->context_room = (uint32_t)size + CONTEXT_SLACK;
+    hvm->context = calloc(1, hvm->context_room);
+    if (!hvm->context) SR_ERRNO(&s->env, "no memory for a context of %d bytes", size);
+    return hvm->context ? 0 : -1;
+}
+
+static void hvm_cleanup(struct xc_sr_save *s)
+{
+    struct hvm_state *hvm = s->arch;
+
+    if (hvm) free(hvm->context);
+    free(hvm);
+    s->arch = NULL;
+}
+
+static int write_policy(struct xc_sr_save *s, xc_cpu_policy_t *policy, xen_cpuid_leaf_t *leaves,
+                        uint32_t nr_leaves, xen_msr_entry_t *msrs, uint32_t nr_msrs)
+{
+    if (xc_cpu_policy_get_domain(s->env.xch, s->env.domid, policy) ||
+        xc_cpu_policy_serialise(s->env.xch, policy, leaves, &nr_leaves, msrs, &nr_msrs)) {
+        SR_ERRNO(&s->env, "cannot read the CPU policy of domain %u", s->env.domid);
+        return -1;
+    }
+    if (nr_leaves && xc_sr_write_record(s, SR_REC_X86_CPUID_POLICY, NULL, 0, leaves,
+                                        nr_leaves * sizeof(*leaves)))
+        return -1;
+    if (nr_msrs && xc_sr_write_record(s, SR_REC_X86_MSR_POLICY, NULL, 0, msrs,
+                                      nr_msrs * sizeof(*msrs)))
+        return -1;
+    return 0;
+}
+
+static int hvm_write_static(struct xc_sr_save *s)
+{
+    xc_cpu_policy_t *policy = NULL;
+    xen_cpuid_leaf_t *leaves = NULL;
+    xen_msr_entry_t *msrs = NULL;
+    uint32_t nr_leaves = 0, nr_msrs = 0;
+    int rc = -1;
+
+    if (xc_cpu_policy_get_size(s->env.xch, &nr_leaves, &nr_msrs) < 0) {
+        SR_ERRNO(&s->env, "cannot read the size of CPU policies");
+        goto out;
+    }
+    policy = xc_cpu_policy_init();
+    leaves = calloc(nr_leaves + 1, sizeof(*leaves));
+    msrs = calloc(nr_msrs + 1, sizeof(*msrs));
+    if (!policy || !leaves || !msrs) {
+        SR_ERRNO(&s->env, "no memory for a CPU policy");
+        goto out;
+    }
+    rc = write_policy(s, policy, leaves, nr_leaves, msrs, nr_msrs);
+out:
+    if (policy) xc_cpu_policy_destroy(policy);
+    free(leaves);
+    free(msrs);
+    return rc;
+}
+
+static int capture_params(struct xc_sr_save *s, struct hvm_state *hvm)
+{
+    unsigned int i, n = 0;
+
+    for (i = 0; i < PARAMS; i++) {
+        uint64_t value;
+
+        if (xc_hvm_param_get(s->env.xch, s->env.domid, params_saved[i], &value)) {
+            SR_ERRNO(&s->env, "cannot read parameter %u of domain %u", params_saved[i],
+                     s->env.domid);
+            return -1;
+        }
+        if (!value) continue;
+        hvm->params[n].index = params_saved[i];
+        hvm->params[n++].value = value;
+    }
+    hvm->params_head.count = n;
+    return 0;
+}
+
+static int hvm_capture(struct xc_sr_save *s)
+{
+    struct hvm_state *hvm = s->arch;
+    uint32_t mode, khz, incarnation;
+    uint64_t nsec;
+    int size;
+
+    if (xc_domain_get_tsc_info(s->env.xch, s->env.domid, &mode, &nsec, &khz, &incarnation)) {
+        SR_ERRNO(&s->env, "cannot read the TSC of domain %u", s->env.domid);
+        return -1;
+    }
+    hvm->tsc = (struct sr_x86_tsc_info){ mode, khz, nsec, incarnation, 0 };
+    size = xc_domain_hvm_getcontext(s->env.xch, s->env.domid, hvm->context, hvm->context_room);
+    if (size <= 0) {
+        SR_ERRNO(&s->env, "cannot read the context of domain %u", s->env.domid);
+        return -1;
+    }
+    hvm->context_size = (uint32_t)size;
+    return capture_params(s, hvm);
+}
+
+static int hvm_write_captured(struct xc_sr_save *s)
+{
+    struct hvm_state *hvm = s->arch;
+
+    if (xc_sr_write_record(s, SR_REC_X86_TSC_INFO, NULL, 0, &hvm->tsc, sizeof(hvm->tsc)))
+        return -1;
+    if (xc_sr_write_record(s, SR_REC_HVM_CONTEXT, NULL, 0, hvm->context, hvm->context_size))
+        return -1;
+    if (!hvm->params_head.count) return 0;
+    return xc_sr_write_record(s, SR_REC_HVM_PARAMS, &hvm->params_head, sizeof(hvm->params_head),
+                              hvm->params, hvm->params_head.count * sizeof(hvm->params[0]));
+}
+
+const struct xc_sr_save_ops xc_sr_save_x86_hvm = {
+    .dhdr_type = SR_DHDR_TYPE_X86_HVM,
+    .setup = hvm_setup,
+    .write_static = hvm_write_static,
+    .capture = hvm_capture,
+    .write_captured = hvm_write_captured,
+    .cleanup = hvm_cleanup,
+};

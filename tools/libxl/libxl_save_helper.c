@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * libxl-save-helper: the process that moves a guest's memory, for our libxl and the stock one.
+ *
+ *   libxl (or our library)                         this process
+ *      |  argv: mode, fds, domid, flags                 |
+ *      |------------------------------------------------>
+ *      |  <- stdout: u16 length | u16 message | arguments, native endian, packed
+ *      |  -> stdin:  one int for each message that asks
+ *      |  <- complete(retval, errno), then exit 0
+ *
+ * Stdin is also how we learn that the parent died: it hangs up. Whatever ends us, log-dirty mode
+ * ends with us. If the parent died we let the guest run on, unless LIBXL_SAVE_HELPER_GUARDED=1
+ * says that xentwin-guard decides that.
+ *
+ * libxl_save_msgs.c has the messages; the engines are in tools/libxc.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "libxl_gc.h"
+#include "libxl_guard.h"
+#include "libxl_save_msgs.h"
+#include "xc_sr_restore.h"
+#include "xc_sr_save.h"
+
+#define PARENT_FD STDIN_FILENO
+
+static int stop_fd = -1;
+/* While libxenguest, which knows nothing of stop_fd, works on this fd; else -1. */
+static volatile sig_atomic_t foreign_fd = -1;
+static int broken_fd = -1; /* can neither be read nor written */
+
+static void on_sigterm(int sig)
+{
+    uint64_t one = 1;
+    int saved = errno;
+
+    (void)sig;
+    if (write(stop_fd, &one, sizeof(one)) < 0) errno = saved;
+    /* Its next read or write fails, and it cleans up. */
+    if (foreign_fd >= 0) dup2(broken_fd, foreign_fd);
+    errno = saved;
+}
+
+static int setup_signals(void)
+{
+    struct sigaction sa = { .sa_handler = SIG_IGN };
+
+    stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    broken_fd = open("/", O_PATH | O_CLOEXEC);
+    if (stop_fd < 0 || broken_fd < 0) return -1;
+    sigemptyset(&sa.sa_mask);
+    if (sigaction(SIGPIPE, &sa, NULL)) return -1;
+    sa.sa_handler = on_sigterm;
+    if (sigaction(SIGTERM, &sa, NULL)) return -1;
+    /* A terminal's Ctrl-C reaches the whole group: the parent decides and tells us. */
+    sa.sa_handler = SIG_IGN;
+    return sigaction(SIGINT, &sa, NULL);
+}
+
+/* One number of the command line; says on stderr what is wrong with it. */
+static bool parse_number(const char *name, const char *text, long min, long max, long *value)
+{
+    char *end;
+
+    errno = 0;
+    *value = strtol(text, &end, 10);
+    if (!errno && end != text && !*end && *value >= min && *value <= max) return true;
+    fprintf(stderr, "libxl-save-helper: %s is '%s', expected a number from %ld to %ld\n", name,
+            text, min, max);
+    return false;
+}
+
+struct argument {
+    const char *name;
+    long min, max;
+};
+
+static const struct argument save_arguments[] = {
+    { "stream_fd", 0, INT_MAX }, { "recv_fd", -1, INT_MAX },  { "domid", 0, 0x7fef },
+    { "xcflags", 0, INT_MAX },   { "cbflags", 0, UINT_MAX },  { "stream_type", 0, 2 },
+};
+#define SAVE_ARGUMENTS 6
+
+static const struct argument restore_arguments[] = {
+    { "stream_fd", 0, INT_MAX },       { "send_back_fd", -1, INT_MAX },
+    { "domid", 0, 0x7fef },            { "store_evtchn", 0, UINT_MAX },
+    { "store_domid", 0, 0x7fef },      { "console_evtchn", 0, UINT_MAX },
+    { "console_domid", 0, 0x7fef },    { "cbflags", 0, UINT_MAX },
+    { "stream_type", 0, 2 },
+};
+#define RESTORE_ARGUMENTS 9
+
+static bool parse_arguments(const struct argument *list, int count, int argc, char **argv,
+                            long *values)
+{
+    int i;
+
+    if (argc != count) {
+        fprintf(stderr, "libxl-save-helper: %d arguments instead of %d; libxl starts this program\n",
+                argc, count);
+        return false;
+    }
+    for (i = 0; i < count; i++)
+        if (!parse_number(list[i].name, argv[i], list[i].min, list[i].max, &values[i]))
+            return false;
+    if (values[count - 1] == XC_STREAM_COLO) {
+        fprintf(stderr, "libxl-save-helper: COLO streams are not supported, use Remus\n");
+        return false;
+    }
+    return true;
+}
+
+static int open_env(struct xc_sr_env *env, struct xc_sr_io *io, uint32_t domid)
+{
+    env->lg = libxl__save_msgs_logger();
+    env->domid = domid;
+    env->io = io;
+    env->xch = xc_interface_open(env->lg, env->lg, 0);
+    if (!env->xch) {
+        SR_ERRNO(env, "cannot open the hypervisor interface");
+        return -1;
+    }
+    env->fmem = xenforeignmemory_open(env->lg, 0);
+    if (!env->fmem) {
+        SR_ERRNO(env, "cannot open the foreign memory interface");
+        return -1;
+    }
+    return 0;
+}
+
+static void close_env(struct xc_sr_env *env)
+{
+    int saved = errno;
+
+    if (env->fmem) xenforeignmemory_close(env->fmem);
+    if (env->xch) xc_interface_close(env->xch);
+    errno = saved;
+}
+
+/* Is it a PV guest? Those go through libxenguest. -1 = there is no such domain. */
+static int is_pv(const struct xc_sr_env *env)
+{
+    xc_dominfo_t info;
+
+    if (xc_domain_getinfo(env->xch, env->domid, 1, &info) != 1 || info.domid != env->domid) {
+        SR_FAIL(env, ESRCH, "there is no domain %u", env->domid);
+        return -1;
+    }
+    return !info.hvm;
+}
+
+/*
+ * The parent died: the guest may be suspended, or about to be, and its QEMU stopped. Without a
+ * guard nobody else will let them run again.
+ */
+static void recover_orphan(uint32_t domid)
+{
+    const char *guarded = getenv("LIBXL_SAVE_HELPER_GUARDED");
+    libxl__gc gc;
+
+    if (guarded && !strcmp(guarded, "1")) return;
+    libxl__gc_init(&gc, NULL);
+    LOG(&gc, ERROR, "domain %u: the toolstack died, letting the guest run on", domid);
+    libxl__recover_go_on(&gc, domid, NULL);
+    libxl__gc_dispose(&gc);
+}
+
+static int save_pv(const struct xc_sr_env *env, const long *v, struct save_callbacks *cb)
+{
+    bool live = v[3] & XCFLAGS_LIVE;
+    int rc;
+
+    if (live && xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY,
+                                  NULL, 0)) {
+        SR_FAIL(env, EOPNOTSUPP,
+                "Debian's hypervisor is built without shadow paging: "
+                "a PV guest cannot be migrated live or replicated");
+        return -1;
+    }
+    if (live) xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0);
+    foreign_fd = (int)v[0];
+    rc = xc_domain_save(env->xch, (int)v[0], env->domid, (uint32_t)v[3], cb,
+                        (xc_stream_type_t)v[5], (int)v[1]);
+    foreign_fd = -1;
+    return rc ? -1 : 0;
+}
+
+static int save_domain(const long *v)
+{
+    struct save_callbacks cb = { 0 };
+    struct xc_sr_io io;
+    struct xc_sr_save s = { .env = { 0 } };
+    int rc = -1, pv;
+
+    libxl__save_msgs_fill_save(&cb, (uint32_t)v[4]);
+    xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
+    if (open_env(&s.env, &io, (uint32_t)v[2])) goto out;
+    pv = is_pv(&s.env);
+    if (pv < 0) goto out;
+    if (pv) {
+        rc = save_pv(&s.env, v, &cb);
+        goto out;
+    }
+    s.live = v[3] & XCFLAGS_LIVE;
+    s.verify = v[3] & XCFLAGS_DEBUG;
+    s.checkpointed = v[5] == XC_STREAM_REMUS;
+    s.cb = &cb;
+    rc = xc_sr_save(&s);
+out:
+    if (!rc) errno = 0;
+    rc = libxl__save_msgs_complete(rc, errno);
+    close_env(&s.env);
+    if (rc && xc_sr_io_stopped(&io) == XC_SR_PARENT_DIED) recover_orphan((uint32_t)v[2]);
+    xc_sr_io_dispose(&io);
+    return rc;
+}
+
+static int restore_pv(struct xc_sr_restore *r, int fd, int send_back_fd)
+{
+    int rc;
+
+    foreign_fd = fd;
+    rc = xc_domain_restore(r->env.xch, fd, r->env.domid, r->store_evtchn, &r->store_gfn,
+                           r->store_domid, r->console_evtchn, &r->console_gfn, r->console_domid,
+                           r->checkpointed ? XC_STREAM_REMUS : XC_STREAM_PLAIN, r->cb,
+                           send_back_fd);
+    foreign_fd = -1;
+    return rc ? -1 : 0;
+}
+
+static int restore_domain(const long *v)
+{
+    struct restore_callbacks cb = { 0 };
+    struct xc_sr_io io;
+    struct xc_sr_restore r = { .env = { 0 } };
+    int rc = -1, pv;
+
+    libxl__save_msgs_fill_restore(&cb, (uint32_t)v[7]);
+    xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
+    if (open_env(&r.env, &io, (uint32_t)v[2])) goto out;
+    r.checkpointed = v[8] == XC_STREAM_REMUS;
+    r.store_evtchn = (uint32_t)v[3];
+    r.store_domid = (uint32_t)v[4];
+    r.console_evtchn = (uint32_t)v[5];
+    r.console_domid = (uint32_t)v[6];
+    r.cb = &cb;
+    pv = is_pv(&r.env);
+    if (pv < 0) goto out;
+    rc = pv ? restore_pv(&r, (int)v[0], (int)v[1]) : xc_sr_restore(&r);
+    if (!rc) cb.restore_results(r.store_gfn, r.console_gfn, cb.data);
+out:
+    if (!rc) errno = 0;
+    rc = libxl__save_msgs_complete(rc, errno);
+    close_env(&r.env);
+    xc_sr_io_dispose(&io);
+    return rc;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: libxl-save-helper --save-domain|--restore-domain ARGUMENTS "
+                    "(libxl starts this program, it is of no use by hand)\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    long values[RESTORE_ARGUMENTS];
+
+    if (argc < 2) return usage();
+    if (setup_signals()) {
+        fprintf(stderr, "libxl-save-helper: cannot set up signals: %s\n", strerror(errno));
+        return 1;
+    }
+    libxl__save_msgs_init(PARENT_FD, STDOUT_FILENO);
+    if (!strcmp(argv[1], "--save-domain")) {
+        if (!parse_arguments(save_arguments, SAVE_ARGUMENTS, argc - 2, argv + 2, values)) return 2;
+        return save_domain(values) ? 1 : 0;
+    }
+    if (!strcmp(argv[1], "--restore-domain")) {
+        if (!parse_arguments(restore_arguments, RESTORE_ARGUMENTS, argc - 2, argv + 2, values))
+            return 2;
+        return restore_domain(values) ? 1 : 0;
+    }
+    return usage();
+}
