@@ -6,8 +6,6 @@
 #include "xl_opts.h"
 #include "xl_stock.h"
 
-struct xl_globals xl_globals;
-
 /* Takes the options before the subcommand. False: something only the stock xl can know. */
 static bool take_globals(int argc, char **argv)
 {

@@ -9,6 +9,8 @@
 #include "xl_opts.h"
 #include "xl_stock.h"
 
+struct xl_globals xl_globals;
+
 static const char remus_help[] =
     "[options] DOMAIN HOST\n"
     "       xl remus --stop|--status|--promote|--discard|--recover DOMAIN\n"
