@@ -511,6 +511,19 @@ void libxl__channel_dispose(libxl__channel *ch)
     if (!st->busy) state_free(st);
 }
 
+/* STOP and ERROR make void what waits before them: they must not wait for a window that may never open. */
+static void forget_queue(struct channel_state *st)
+{
+    struct out_frame **f = st->first_done ? &st->first->next : &st->first, *gone;
+
+    while ((gone = *f)) {
+        *f = gone->next;
+        st->queued -= gone->len;
+        free(gone);
+    }
+    st->last = f;
+}
+
 static int queue_frame(struct channel_state *st, const struct channel_header *h, const void *body)
 {
     struct out_frame *f;
@@ -545,6 +558,7 @@ int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const v
 
     if (!st || st->lost) return ERROR_FAIL;
     assert(len <= CHANNEL_BODY_MAX);
+    if (type == CHANNEL_STOP || type == CHANNEL_ERROR) forget_queue(st);
     do {
         h = (struct channel_header){type, (uint32_t)len, arg};
         if (type == CHANNEL_DATA && len > DATA_CHUNK) h.len = DATA_CHUNK;

@@ -94,7 +94,8 @@ int libxl__channel_start(libxl__channel *ch);
 void libxl__channel_dispose(libxl__channel *ch);
 
 /* Queues one frame (body copied); never blocks. ERROR_FAIL after lost(); body over CHANNEL_BODY_MAX
- * is our bug (assert). */
+ * is our bug (assert).
+ * STOP and ERROR take the place of all frames whose writing has not begun. */
 int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
                         size_t len);
 /* Queues the COMMIT of checkpoint n: bytes and xxh3 (XXH3_64bits, seed 0) of its DATA bodies. As

@@ -85,7 +85,8 @@ struct libxl__twin {
     libxl__arbiter arbiter;
     libxl__control control;
     libxl__ev_time timer;
-    bool link_lost, stop_asked, error_sent;
+    bool child_live; /* started, and EXITED not yet seen */
+    bool link_lost, error_sent;
     uint64_t acked;
     bool ack_due;
     uint64_t ack_debt;      /* bytes to hand on before the due ACK may go */

@@ -1,0 +1,604 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The state machine of the backup (libxl_twin.h has states and invariants). Order of this file: small tools, the ways
+ * down (drop, leave, finish), the way up (promote), the link's loss, and then who calls: channel, child, administrator.
+ */
+#include "libxl_twin.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <libxl.h>
+
+#include "libxl_channel_frame.h"
+
+/* While the child has that much of checkpoint 1 still to take, the primary waits. */
+#define COPY_BACKLOG (8u << 20)
+/* From END to a running guest: devices, hotplug scripts, device model. */
+#define LIMIT_PROMOTE_MS 300000
+/* The child after it has reported success. */
+#define LIMIT_LEAVE_MS 30000
+
+static void timer_fired(libxl__egc *egc, libxl__ev_time *ev);
+
+const char *libxl__twin_state_name(enum twin_state state)
+{
+    static const char *const names[] = {
+        [TWIN_LOOKING] = "starting",      [TWIN_COPYING] = "copying",
+        [TWIN_PROTECTING] = "protecting", [TWIN_SILENT] = "link lost",
+        [TWIN_ASKING] = "asking",         [TWIN_WAITING] = "waiting",
+        [TWIN_PROMOTING] = "promoting",   [TWIN_DROPPING] = "dropping",
+        [TWIN_LEAVING] = "leaving",
+    };
+
+    return names[state];
+}
+
+static void __attribute__((format(printf, 2, 3))) tell(libxl__twin *t, const char *fmt, ...)
+{
+    char line[600];
+    va_list al;
+    int n;
+
+    n = snprintf(line, sizeof(line), "%s: ", t->c.domain);
+    va_start(al, fmt);
+    vsnprintf(line + n, sizeof(line) - (size_t)n, fmt, al);
+    va_end(al);
+    t->message(t->user, line);
+}
+
+static void set_state(libxl__twin *t, enum twin_state state)
+{
+    LOG(libxl__loop_gc(t->loop), DEBUG, "twin of %s: %s -> %s", t->c.domain,
+        libxl__twin_state_name(t->state), libxl__twin_state_name(state));
+    t->state = state;
+    libxl__ev_time_deregister(t->loop, &t->timer);
+}
+
+/* ms from now timer_fired does what the state wants. */
+static void set_timer(libxl__twin *t, int64_t ms)
+{
+    int rc = libxl__ev_time_register_rel(t->loop, &t->timer, timer_fired, ms);
+
+    assert(!rc); /* fails only for lack of memory, which ends the process */
+}
+
+static bool receiving(const libxl__twin *t)
+{
+    return t->state <= TWIN_PROTECTING;
+}
+
+static void answer_admin(libxl__twin *t, const char *text)
+{
+    if (t->admin_request) libxl__control_reply(&t->control, t->admin_request, text);
+    t->admin_request = 0;
+}
+
+/* ---- down ---- */
+
+static void finish(libxl__egc *egc, libxl__twin *t)
+{
+    assert(!t->child_live && !libxl__twin_domains_busy(&t->domains));
+    libxl__ev_time_deregister(t->loop, &t->timer);
+    libxl__channel_dispose(&t->channel);
+    answer_admin(t, t->outcome == TWIN_FAILED ? "error it failed: see the log" : "ok");
+    if (t->with_control) libxl__control_dispose(&t->control);
+    t->finished(egc, t, t->outcome);
+}
+
+/* Nothing is left to clean. The last frames get limit_ms to be written. */
+static void leave(libxl__twin *t)
+{
+    set_state(t, TWIN_LEAVING);
+    if (t->outcome == TWIN_STOPPED && !t->link_lost)
+        libxl__channel_send(&t->channel, CHANNEL_STOPPED, 0, NULL, 0);
+    if (!t->link_lost && libxl__channel_queued(&t->channel))
+        set_timer(t, t->c.limit_ms);
+    else
+        set_timer(t, 0);
+}
+
+static void send_error(libxl__twin *t, const char *text)
+{
+    size_t len = strlen(text);
+
+    if (t->link_lost || t->error_sent) return;
+    t->error_sent = true;
+    libxl__channel_send(&t->channel, CHANNEL_ERROR, 0, text,
+                        len < CHANNEL_TEXT_MAX ? len : CHANNEL_TEXT_MAX);
+}
+
+static void clean(libxl__twin *t)
+{
+    if (t->child_live || libxl__twin_domains_busy(&t->domains)) return;
+    if (libxl__twin_domains_start(&t->domains)) {
+        tell(t, "cannot look for left-overs: see xl list");
+        t->outcome = TWIN_FAILED;
+        leave(t);
+    }
+}
+
+/* The twin will never run. The first reason counts. */
+static void drop(libxl__twin *t, enum twin_outcome outcome)
+{
+    assert(t->state != TWIN_LEAVING);
+    if (t->state == TWIN_DROPPING) return;
+    set_state(t, TWIN_DROPPING);
+    t->outcome = outcome;
+    t->ack_due = false;
+    libxl__arbiter_dispose(&t->arbiter);
+    libxl__twin_child_close(&t->child);
+    clean(t);
+}
+
+/* We cannot go on: the primary is told why, and drops us too. */
+static void __attribute__((format(printf, 2, 3))) give_up(libxl__twin *t, const char *fmt, ...)
+{
+    char why[512];
+    va_list al;
+
+    va_start(al, fmt);
+    vsnprintf(why, sizeof(why), fmt, al);
+    va_end(al);
+    tell(t, "%s", why);
+    send_error(t, why);
+    drop(t, TWIN_FAILED);
+}
+
+/* ---- up ---- */
+
+static void promote(libxl__twin *t)
+{
+    assert(t->stream.committed && t->child_live);
+    tell(t, "starting the guest here, from checkpoint %llu",
+         (unsigned long long)t->stream.committed);
+    set_state(t, TWIN_PROMOTING);
+    libxl__channel_dispose(&t->channel);
+    t->link_lost = true;
+    if (libxl__twin_stream_finish(&t->stream)) {
+        give_up(t, "%s", t->stream.why);
+        return;
+    }
+    set_timer(t, LIMIT_PROMOTE_MS);
+    libxl__twin_child_more(&t->child);
+}
+
+static void verdict_came(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
+{
+    libxl__twin *t = a->user;
+
+    assert(t->state == TWIN_ASKING);
+    tell(t, "%s: %s", granted ? "the guest may run here" : "the guest may not run here", why);
+    libxl__arbiter_dispose(a);
+    if (granted)
+        promote(t);
+    else
+        drop(t, TWIN_REFUSED);
+}
+
+static void ask(libxl__twin *t)
+{
+    set_state(t, TWIN_ASKING);
+    t->c.epoch = t->stream.committed;
+    t->c.primary = false;
+    t->arbiter.loop = t->loop;
+    t->arbiter.c = t->c;
+    t->arbiter.user = t;
+    t->arbiter.verdict = verdict_came;
+    if (libxl__arbiter_ask(&t->arbiter)) give_up(t, "cannot ask the arbiter");
+}
+
+/* ---- the link ---- */
+
+/* Rule primary without an arbiter: nobody but a person can say that the primary is dead. */
+static bool only_admin_decides(const libxl__twin *t)
+{
+    return t->c.rule == LINK_LOSS_PRIMARY && !t->c.command && t->with_control;
+}
+
+static int64_t silence_left(const libxl__twin *t)
+{
+    int64_t left = t->c.limit_ms - libxl__channel_silence_ms(&t->channel);
+
+    return left > 0 ? left : 0;
+}
+
+static void silence_over(libxl__twin *t)
+{
+    if (silence_left(t)) {
+        set_timer(t, silence_left(t));
+    } else if (only_admin_decides(t)) {
+        set_state(t, TWIN_WAITING);
+        tell(t,
+             "the primary goes on by the rule; checkpoint %llu is kept: xl remus --promote %s, or "
+             "--discard",
+             (unsigned long long)t->stream.committed, t->c.domain);
+    } else {
+        ask(t);
+    }
+}
+
+static void link_lost(libxl__egc *egc, libxl__channel *ch, const char *why)
+{
+    libxl__twin *t = ch->user;
+
+    t->link_lost = true;
+    if (!receiving(t)) return;
+    tell(t, "lost the primary %s: %s", t->c.peer, why);
+    t->ack_due = false;
+    if (!t->stream.committed) {
+        tell(t, "there is no whole checkpoint yet");
+        drop(t, TWIN_FAILED);
+        return;
+    }
+    set_state(t, TWIN_SILENT);
+    set_timer(t, silence_left(t));
+}
+
+static void timer_fired(libxl__egc *egc, libxl__ev_time *ev)
+{
+    libxl__twin *t = CONTAINER_OF(ev, libxl__twin, timer);
+
+    switch (t->state) {
+    case TWIN_SILENT:
+        silence_over(t);
+        return;
+    case TWIN_PROMOTING:
+        give_up(t, "the guest did not start within %d s", LIMIT_PROMOTE_MS / 1000);
+        return;
+    case TWIN_LEAVING:
+        if (t->child_live)
+            kill(t->child.child.pid, SIGKILL); /* its guest runs; EXITED comes */
+        else
+            finish(egc, t);
+        return;
+    default:
+        assert(!"a timer that nobody set");
+    }
+}
+
+/* ---- frames ---- */
+
+static size_t backlog(const libxl__twin *t)
+{
+    const unsigned char *p;
+
+    return libxl__twin_stream_peek(&t->stream, &p);
+}
+
+static void report_consumed(libxl__twin *t)
+{
+    if (!receiving(t) || (t->stream.checkpoint == 1 && backlog(t) > COPY_BACKLOG)) return;
+    libxl__channel_consumed(&t->channel, t->unconsumed);
+    t->unconsumed = 0;
+}
+
+static void data_came(libxl__twin *t, uint64_t n, const void *body, size_t len)
+{
+    if (libxl__twin_stream_data(&t->stream, n, body, len)) {
+        give_up(t, "%s", t->stream.why);
+        return;
+    }
+    t->unconsumed += len;
+    report_consumed(t);
+    libxl__twin_child_more(&t->child);
+}
+
+static void acknowledge(libxl__twin *t)
+{
+    t->ack_due = false;
+    t->acked = t->stream.committed;
+    if (libxl__channel_send(&t->channel, CHANNEL_ACK, t->acked, NULL, 0)) {
+        give_up(t, "cannot acknowledge");
+        return;
+    }
+    if (t->state == TWIN_COPYING) {
+        set_state(t, TWIN_PROTECTING);
+        tell(t, "the first checkpoint is here: the guest is protected");
+    }
+}
+
+static void commit_came(libxl__twin *t, uint64_t n, const unsigned char *body)
+{
+    size_t debt = backlog(t);
+
+    if (t->ack_due) {
+        give_up(t, "commit of checkpoint %llu before the one before was acknowledged",
+                (unsigned long long)n);
+        return;
+    }
+    if (libxl__twin_stream_commit(&t->stream, n, channel_get64(body), channel_get64(body + 8))) {
+        give_up(t, "%s", t->stream.why);
+        return;
+    }
+    t->ack_due = true;
+    t->ack_debt = debt;
+    libxl__twin_child_more(&t->child);
+    report_consumed(t);
+    if (!debt && t->state != TWIN_LOOKING) acknowledge(t);
+}
+
+static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint64_t arg,
+                       const void *body, size_t len)
+{
+    libxl__twin *t = ch->user;
+    char text[CHANNEL_TEXT_MAX + 1];
+
+    if (!receiving(t)) return;
+    switch (type) {
+    case CHANNEL_DATA:
+        data_came(t, arg, body, len);
+        return;
+    case CHANNEL_COMMIT:
+        commit_came(t, arg, body);
+        return;
+    case CHANNEL_STOP:
+        libxl__channel_text(body, len, text, sizeof(text));
+        tell(t, "the primary ends the protection: %s", text);
+        drop(t, TWIN_STOPPED);
+        return;
+    case CHANNEL_ERROR:
+        libxl__channel_text(body, len, text, sizeof(text));
+        tell(t, "the primary gives up: %s", text);
+        drop(t, TWIN_FAILED);
+        return;
+    default:
+        return;
+    }
+}
+
+static void channel_drained(libxl__egc *egc, libxl__channel *ch)
+{
+    libxl__twin *t = ch->user;
+
+    if (t->state == TWIN_LEAVING && !t->child_live) {
+        libxl__ev_time_deregister(t->loop, &t->timer);
+        set_timer(t, 0);
+    }
+}
+
+/* ---- the child ---- */
+
+static void handed(libxl__egc *egc, libxl__twin_child *c, size_t n)
+{
+    libxl__twin *t = c->user;
+
+    if (!receiving(t)) return;
+    report_consumed(t);
+    if (!t->ack_due) return;
+    t->ack_debt -= n < t->ack_debt ? n : t->ack_debt;
+    if (!t->ack_debt) acknowledge(t);
+}
+
+static void child_says(libxl__egc *egc, libxl__twin_child *c, const char *line)
+{
+    libxl__twin *t = c->user;
+
+    snprintf(t->child_line, sizeof(t->child_line), "%s", line);
+    LOG(libxl__loop_gc(t->loop), INFO, "receiver: %s", line);
+}
+
+static void child_runs(libxl__twin *t)
+{
+    tell(t, "the guest runs here");
+    answer_admin(t, "ok the guest runs here");
+    t->outcome = TWIN_PROMOTED;
+    set_state(t, TWIN_LEAVING);
+    set_timer(t, LIMIT_LEAVE_MS);
+}
+
+static void child_failed(libxl__twin *t, const libxl__twin_child *c)
+{
+    const char *said = t->child_line[0] ? t->child_line : "nothing";
+
+    if (t->state == TWIN_PROMOTING) answer_admin(t, "error the guest could not be started here");
+    give_up(t, "%s; it said last: %s", c->why, said);
+}
+
+static void child_event(libxl__egc *egc, libxl__twin_child *c, enum twin_child_event ev)
+{
+    libxl__twin *t = c->user;
+
+    switch (ev) {
+    case TWIN_CHILD_RECEIVED:
+        if (t->state == TWIN_PROMOTING)
+            libxl__twin_child_permit(c);
+        else
+            give_up(t, "the stock receiver ended the guest's move by itself");
+        return;
+    case TWIN_CHILD_RUNS:
+        if (t->state == TWIN_PROMOTING) child_runs(t);
+        return;
+    case TWIN_CHILD_FAILED:
+        if (t->state != TWIN_LEAVING) child_failed(t, c);
+        return;
+    case TWIN_CHILD_EXITED:
+        t->child_live = false;
+        if (t->state == TWIN_LEAVING)
+            finish(egc, t);
+        else
+            clean(t);
+        return;
+    }
+}
+
+static void start_child(libxl__twin *t)
+{
+    libxl__twin_child *c = &t->child;
+
+    c->loop = t->loop;
+    c->stream = &t->stream;
+    c->argv = t->argv;
+    c->helper = t->helper;
+    c->user = t;
+    c->event = child_event;
+    c->handed = handed;
+    c->line = child_says;
+    set_state(t, TWIN_COPYING);
+    if (libxl__twin_child_start(c)) {
+        give_up(t, "cannot start the stock receiver %s", t->argv[0]);
+        return;
+    }
+    t->child_live = true;
+}
+
+static void domains_done(libxl__egc *egc, libxl__twin_domains *td, int rc, bool here,
+                         const char *why)
+{
+    libxl__twin *t = td->user;
+
+    if (t->state == TWIN_LOOKING) {
+        if (rc)
+            give_up(t, "%s", why);
+        else if (here)
+            give_up(t, "a domain named %s is already on %s", t->c.domain, t->c.self);
+        else
+            start_child(t);
+        return;
+    }
+    assert(t->state == TWIN_DROPPING);
+    if (rc) {
+        tell(t, "%s", why);
+        send_error(t, why);
+        t->outcome = TWIN_FAILED;
+    }
+    leave(t);
+}
+
+/* ---- the administrator ---- */
+
+static void show_status(libxl__twin *t, unsigned id)
+{
+    char text[512];
+
+    snprintf(
+        text, sizeof(text),
+        "ok\nside: backup\nstate: %s\npeer: %s\nepoch: %llu\nheld_bytes: %llu\nsilence_ms: %lld",
+        libxl__twin_state_name(t->state), t->c.peer, (unsigned long long)t->stream.committed,
+        (unsigned long long)libxl__twin_stream_held(&t->stream),
+        (long long)libxl__channel_silence_ms(&t->channel));
+    libxl__control_reply(&t->control, id, text);
+}
+
+static bool is_word(const char *line, const char *word)
+{
+    size_t n = strlen(word);
+
+    return !strncmp(line, word, n) && (!line[n] || line[n] == ' ');
+}
+
+static void admin_asks(libxl__egc *egc, libxl__control *ctl, unsigned id, const char *line)
+{
+    libxl__twin *t = ctl->user;
+    bool yes = is_word(line, "promote");
+
+    if (is_word(line, "status")) {
+        show_status(t, id);
+    } else if (!yes && !is_word(line, "discard")) {
+        libxl__control_reply(ctl, id, "error a backup knows promote, discard and status only");
+    } else if (receiving(t)) {
+        libxl__control_reply(ctl, id, "error the primary is alive: use xl remus --stop there");
+    } else if (t->state == TWIN_WAITING) {
+        t->admin_request = id;
+        tell(t, "the administrator says: %s", yes ? "promote" : "discard");
+        if (yes)
+            promote(t);
+        else
+            drop(t, TWIN_REFUSED);
+    } else {
+        libxl__control_reply(ctl, id, "error it is being decided: see xl remus --status");
+    }
+}
+
+/* ---- for the user ---- */
+
+void libxl__twin_init(libxl__twin *t)
+{
+    memset(t, 0, sizeof(*t));
+    t->recv_fd = t->send_fd = -1;
+    libxl__channel_init(&t->channel);
+    libxl__twin_child_init(&t->child);
+    libxl__twin_domains_init(&t->domains);
+    libxl__arbiter_init(&t->arbiter);
+    libxl__control_init(&t->control);
+    libxl__ev_time_init(&t->timer);
+}
+
+static int start_control(libxl__twin *t)
+{
+    if (!t->with_control) return 0;
+    t->control.loop = t->loop;
+    t->control.side = "backup";
+    t->control.domain = t->c.domain;
+    t->control.user = t;
+    t->control.request = admin_asks;
+    return libxl__control_start(&t->control);
+}
+
+static int start_channel(libxl__twin *t)
+{
+    libxl__channel *ch = &t->channel;
+
+    ch->loop = t->loop;
+    ch->recv_fd = t->recv_fd;
+    ch->send_fd = t->send_fd;
+    ch->limit_ms = t->c.limit_ms;
+    ch->window = CHANNEL_WINDOW_DEFAULT;
+    ch->user = t;
+    ch->frame = frame_came;
+    ch->lost = link_lost;
+    ch->drained = channel_drained;
+    return libxl__channel_start(ch);
+}
+
+static int start_looking(libxl__twin *t)
+{
+    t->domains.loop = t->loop;
+    t->domains.stock_xl = t->stock_xl;
+    t->domains.name = t->c.domain;
+    t->domains.uuid = t->uuid;
+    t->domains.user = t;
+    t->domains.done = domains_done;
+    return libxl__twin_domains_start(&t->domains);
+}
+
+int libxl__twin_start(libxl__twin *t)
+{
+    int rc;
+
+    t->state = TWIN_LOOKING;
+    rc = libxl__twin_stream_init(&t->stream, t->hold_limit);
+    if (!rc) rc = libxl__twin_stream_prefix(&t->stream, t->prefix, t->prefix_len);
+    if (!rc) rc = start_channel(t);
+    if (!rc) {
+        rc = start_control(t);
+        if (rc == ERROR_LOCK_FAIL) send_error(t, "the guest is already being received there");
+    }
+    if (!rc) rc = start_looking(t);
+    if (rc) {
+        send_error(t, "the receiver cannot start");
+        libxl__twin_dispose(t);
+    }
+    return rc;
+}
+
+void libxl__twin_terminate(libxl__egc *egc, libxl__twin *t)
+{
+    if (t->state >= TWIN_PROMOTING) return;
+    give_up(t, "the receiver on %s was told to end", t->c.self);
+}
+
+void libxl__twin_dispose(libxl__twin *t)
+{
+    if (!t->loop) return;
+    libxl__ev_time_deregister(t->loop, &t->timer);
+    libxl__arbiter_dispose(&t->arbiter);
+    libxl__channel_dispose(&t->channel);
+    if (t->with_control) libxl__control_dispose(&t->control);
+    libxl__twin_child_dispose(&t->child);
+    libxl__twin_domains_dispose(&t->domains);
+    libxl__twin_stream_dispose(&t->stream);
+}
