@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-only
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # the other parts use what is set here
 # Names, addresses, paths and small helpers shared by every part of the lab.
 #
 # One lab is: a namespace SW that holds the bridges and the taps (a switch), a
@@ -17,7 +18,6 @@ REPL_NET=198.51.100
 MGMT_NET=203.0.113
 PUB6=fd00:7477:1:
 REPL6=fd00:7477:2:
-CLIENT_IP=$PUB_NET.1
 
 say() { printf '%s\n' "lab: $*" >&2; }
 
@@ -110,10 +110,14 @@ end_process() {
     rm -f "$file"
 }
 
+# 'down' removes the lock file, so a lock counts only on the file that has the name.
 take_lock() {
     mkdir -p "$CACHE/run"
-    exec 9>"$LOCK"
-    flock -w 120 9 || die "lab '$NAME' is busy: another lab command has been changing it for 120 s"
+    while :; do
+        exec 9>"$LOCK"
+        flock -w 180 9 || die "lab '$NAME' is busy: another command has been changing it for 180 s"
+        [ ! "$LOCK" -ef /proc/self/fd/9 ] || return 0
+    done
 }
 
 in_sw() { ip netns exec "$SW" "$@"; }

@@ -16,7 +16,8 @@ guest_dir() { echo "$CACHE/guest-$(guest_hash)"; }
 guest_build() {
     local final=$1 work root
     need_tools gcc cpio gzip
-    work=$(mktemp -d "$CACHE/building.XXXXXX")
+    find "$CACHE" -maxdepth 1 -name 'guest-*' -mmin +1440 -exec rm -rf {} +
+    work=$(mktemp -d "$CACHE/guest-building.XXXXXX")
     root=$work/root
     install -d "$root"/{bin,sbin,dev,proc,sys,etc,lib}
     install -m 755 "$IMAGE/busybox" "$root/bin/busybox"
@@ -123,7 +124,7 @@ guest_options() {
                 ;;
             --mem)
                 check_value "$@"
-                is_number "$2" && [ "$2" -ge 64 ] && [ "$2" -le 1024 ] ||
+                [[ $2 =~ ^[0-9]{2,4}$ && $2 -ge 64 && $2 -le 1024 ]] ||
                     bad_usage "guest: --mem '$2' is not usable: give 64 to 1024 (MiB)"
                 mem=$2
                 ;;
@@ -161,7 +162,7 @@ guest_start() {
     on_host "$host" "xl create -q /etc/xen/$name.cfg" </dev/null ||
         die "xl create of '$name' failed on host $host"
     guest_await "$name" "$limit"
-    echo "$(guest_ip "$name")"
+    guest_ip "$name"
 }
 
 # Waits until the guest's server answers the client on the public LAN.

@@ -65,7 +65,7 @@ EOF
 help_exec() {
     cat <<'EOF'
 usage: lab [--lab NAME] exec [-t] [--timeout S] HOST CMD...
-Runs a command as root in dom0 of HOST (A or B) and passes on stdin, stdout, stderr
+Runs a command as root in dom0 of HOST (A or B; W is the witness) and passes on stdin, stdout, stderr
 and the exit status (255: the host did not answer; 124: --timeout S seconds passed).
 One argument is a command line for the remote shell, several are separate words.
 It uses a link of its own and works while 'repl' and 'pub' are cut. -t asks for a terminal.
@@ -152,7 +152,7 @@ EOF
 help_kv() {
     cat <<'EOF'
 usage: lab [--lab NAME] kv load|verify|cmd|gap ...
-Runs the key-value client in the client's namespace: 'lab kv --help'-like text:
+Runs the test guest's client in the client's namespace:
   kv load IP --log FILE [--rate N] [--seconds S] [--udp]   write, log what is acknowledged
   kv verify IP --log FILE     read it all back: 'acknowledged N lost N', exit 1 if any
   kv cmd IP 'LINE'            one request, one answer

@@ -50,8 +50,8 @@ host_wait_ready() {
 }
 
 host_kill() {
-    ssh_close "$1"
     end_process "$RUN/$1/qemu.pid" "$(host_mark "$1")" KILL
+    ssh_close "$1"
 }
 
 ssh_path() { echo "$RUN/ssh-$1"; }
@@ -113,20 +113,8 @@ lab_keep_logs() {
     done
 }
 
-cmd_up() {
-    local started=$SECONDS host pids=()
-    need_root
-    need_tools qemu-system-x86_64 ip ssh flock tcpdump
-    image_ensure
-    take_lock
-    if [ -e "$RUN/up" ] && host_pid A >/dev/null && host_pid B >/dev/null; then
-        say "lab '$NAME' is already up"
-        return 0
-    fi
-    guest_ensure
-    trap 'trap - EXIT INT TERM; say "stopped: taking lab $NAME down again"; lab_down; exit 130' INT TERM
-    trap 'trap - EXIT INT TERM; lab_down' EXIT
-    lab_down
+lab_start() {
+    local host pid
     mkdir -p "$RUN" "$SHARE/state"
     echo "$IMAGE" >"$RUN/image"
     guest_publish
@@ -137,11 +125,40 @@ cmd_up() {
     done
     for host in A B; do
         host_wait_ready $host &
-        pids+=($!)
+        WAITERS+=($!)
     done
-    wait "${pids[0]}"
-    wait "${pids[1]}"
+    for pid in "${WAITERS[@]}"; do
+        wait "$pid"
+    done
     touch "$RUN/up"
+}
+
+# Whatever ends 'up' before both hosts are ready ends the half-made lab too.
+up_failed() {
+    trap - EXIT INT TERM
+    [ ${#WAITERS[@]} = 0 ] || kill "${WAITERS[@]}" 2>/dev/null || true
+    say "taking lab '$NAME' down again"
+    lab_down
+    rm -f "$LOCK"
+    exit "$1"
+}
+
+cmd_up() {
+    local started=$SECONDS
+    need_root
+    need_tools qemu-system-x86_64 ip ssh sshd flock tcpdump unshare
+    take_lock
+    if [ -e "$RUN/up" ] && host_pid A >/dev/null && host_pid B >/dev/null; then
+        say "lab '$NAME' is already up"
+        return 0
+    fi
+    image_ensure
+    guest_ensure
+    WAITERS=()
+    trap 'up_failed 130' INT TERM
+    trap 'up_failed 1' EXIT
+    lab_down
+    lab_start
     trap - EXIT INT TERM
     say "lab '$NAME' is up after $((SECONDS - started)) s"
 }
@@ -179,16 +196,17 @@ cmd_exec() {
         esac
     done
     host=${1-}
-    check_host "$host"
+    [ "$host" = W ] || check_host "$host"
     shift
     [ $# -gt 0 ] || bad_usage "exec: no command given: say 'lab exec $host CMD...'"
     need_up
     use_image
-    host_pid "$host" >/dev/null || die "host $host is not running: run 'lab start $host'"
-    [ -S "$(ssh_path "$host")" ] || ssh_master "$host" || die "host $host does not answer"
     # One argument is a command line for the shell over there; several are words.
     local line=$1
     [ $# = 1 ] || printf -v line '%q ' "$@"
+    [ "$host" != W ] || witness_exec "$line"
+    host_pid "$host" >/dev/null || die "host $host is not running: run 'lab start $host'"
+    [ -S "$(ssh_path "$host")" ] || ssh_master "$host" || die "host $host does not answer"
     [ -z "$limit" ] || printf -v line 'timeout -k 2 %d sh -c %q' "$limit" "$line"
     if [ -n "$limit" ]; then
         local options

@@ -20,6 +20,7 @@ image_dir() { echo "$CACHE/image-$(image_hash)"; }
 # written in. Nothing at all lets mmdebstrap use its default.
 image_sources() {
     local uri codename component origin arch by rest
+    # shellcheck disable=SC2016 # apt expands these, not the shell
     apt-get indextargets \
         --format '$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN) $(ARCHITECTURE) $(CREATED_BY) $(SIGNED_BY)' |
         while read -r uri codename component origin arch by rest; do
@@ -125,8 +126,9 @@ copy_module() {
 
 # Xen boots a PVH guest from the bare ELF, which is the xz blob in the bzImage.
 extract_vmlinux() {
-    local bzimage=$1 out=$2 offset
-    for offset in $(LC_ALL=C grep -abo -P '\xfd7zXZ\x00' "$bzimage" | cut -d: -f1); do
+    local bzimage=$1 out=$2 offset offsets
+    mapfile -t offsets < <(LC_ALL=C grep -abo -P '\xfd7zXZ\x00' "$bzimage" | cut -d: -f1)
+    for offset in "${offsets[@]}"; do
         tail -c "+$((offset + 1))" "$bzimage" | xz -dc --single-stream >"$out" 2>/dev/null || true
         [ "$(head -c4 "$out" | tail -c3)" = ELF ] && return 0
     done
@@ -143,12 +145,24 @@ image_guest_parts() {
     install -m 755 "$root/bin/busybox" "$work/busybox"
 }
 
+# Removes broken builds and the images that neither $1 nor a lab needs. The caller
+# holds the image lock.
+image_prune() {
+    local dir
+    for dir in "$CACHE"/image-*; do
+        [ -d "$dir" ] || continue
+        [ "$dir" != "$1" ] || continue
+        grep -qsxF -- "$dir" "$CACHE"/run/*/image || rm -rf --one-file-system "$dir"
+    done
+}
+
 image_build() {
     local final=$1 work root kernel started=$SECONDS
     need_tools mmdebstrap mke2fs cpio xz ssh-keygen modprobe
     need_root
     mkdir -p "$CACHE"
-    work=$(mktemp -d "$CACHE/building.XXXXXX")
+    image_prune "$final"
+    work=$(mktemp -d "$CACHE/image-building.XXXXXX")
     IMAGE_WORK=$work
     trap 'rm -rf --one-file-system "$IMAGE_WORK"' EXIT
     trap 'exit 130' INT TERM
@@ -165,7 +179,7 @@ image_build() {
     image_guest_parts "$root" "$work" "$kernel"
     image_configure_root "$root" "$work"
     say "image 4/4: root disk"
-    rm -rf "$root/boot"
+    rm -rf "${root:?}/boot"
     install -m 644 "$work/vmlinuz" "$work/vmlinux" "$root/srv/guest/"
     truncate -s "${IMAGE_SIZE_MB}M" "$work/base.img"
     mke2fs -q -F -t ext4 -O ^has_journal -d "$root" "$work/base.img" ||

@@ -120,32 +120,29 @@ cmd_netns() {
     exec ip netns exec "$CLIENT" "$@"
 }
 
-capture_mark() { echo "-w $1.$2"; }
-
 # One file per switch port, so that the file's name says which host a packet
 # came through. Packets are written at once, not when a buffer is full.
 capture_start() {
-    local file=$1 filter=$2 host pid i list=$RUN/captures
+    local file=$1 filter=$2 host pid i
     for host in A B; do
-        ip netns exec "$SW" tcpdump -i "pub$host" -n -s 0 -U --immediate-mode \
-            --time-stamp-precision=nano -Z root $(capture_mark "$file" "$host") "$filter" \
+        ip netns exec "$SW" tcpdump -i "pub$host" -n -s 0 -U --immediate-mode -Z root \
+            --time-stamp-precision=nano -w "$file.$host" ${filter:+"$filter"} \
             </dev/null >/dev/null 2>"$file.$host.log" 9>&- &
         pid=$!
         echo "$pid" >"$file.$host.pid"
         for ((i = 0; i < 50; i++)); do
-            grep -q '^tcpdump: listening\|^listening' "$file.$host.log" && break
+            grep -q 'listening on' "$file.$host.log" && break
             kill -0 "$pid" 2>/dev/null || die "tcpdump failed: $(tail -n1 "$file.$host.log")"
             sleep 0.1
         done
     done
-    echo "$file" >>"$list"
 }
 
 capture_stop() {
     local file=$1 host
     for host in A B; do
         [ -e "$file.$host.pid" ] || die "no capture into '$file' is running"
-        end_process "$file.$host.pid" "$(capture_mark "$file" "$host")" INT
+        end_process "$file.$host.pid" "-w $file.$host" INT
         rm -f "$file.$host.log"
     done
 }

@@ -51,15 +51,15 @@ run_type() {
     addr=$(lab guest start A "$type" --name guest --mem 128) || { not_ok "$type: guest starts"; return; }
     lab capture start "$cap" >/dev/null
     protect A guest -i 1000 --arbiter "'$WITNESS_ARBITER'"
-    wait_protected A guest 2 || { not_ok "$type: protected"; lab capture stop; return; }
+    wait_protected A guest 2 || { not_ok "$type: protected"; lab capture stop "$cap"; return; }
     kv cmd "$addr" 'CHATTER 20' >/dev/null
     sleep 15
     offset=$(clock_offset)
     on A "sed -n 's/.*\"time\": *\([0-9.]*\).*/\1/p' /var/log/remus-guest.json" >"$cap.times"
     lab kill A
-    wait_for 120 guest_answers "$addr" || { not_ok "$type: failover"; lab capture stop; return; }
+    wait_for 120 guest_answers "$addr" || { not_ok "$type: failover"; lab capture stop "$cap"; return; }
     sleep 3
-    lab capture stop
+    lab capture stop "$cap"
     for proto in udp arp udp6 solicit; do
         max=$(numbers "$cap.A" $proto | sort -n | tail -n 1)
         first=$(numbers "$cap.B" $proto | sort -n | head -n 1)

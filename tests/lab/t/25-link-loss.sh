@@ -80,7 +80,7 @@ if begin "zombie primary, rule backup" --on-link-loss=backup; then
     sleep 1
     kill_a CONT "$REMUS"
     sleep 5
-    lab capture stop
+    lab capture stop "$LOGS/zombie"
     frames=$(tcpdump -nn -r "$LOGS/zombie.A" "ether src $(lab guest config "$TYPE" --name guest | sed -n 's/.*mac=\([0-9a-f:]*\).*/\1/p')" 2>/dev/null | wc -l)
     check "$name: the woken primary let out $frames frames" test "$frames" -eq 0
     moves_to_b
