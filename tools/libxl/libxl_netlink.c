@@ -308,8 +308,7 @@ int libxl__nl_qdisc_set(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
             put |= nla_put(msg, TCA_OPTIONS, (int)optlen, opt);
     }
     rc = request(gc, nl, msg, put,
-                 libxl__sprintf(gc, "%s qdisc on interface %d%s", kind, ifindex,
-                                create ? " (kernel module missing?)" : ""));
+                 libxl__sprintf(gc, "%s qdisc on interface %d", kind, ifindex));
     if (rc == ERROR_NOTFOUND && create) {
         LOG(gc, ERROR, "cannot make a %s qdisc on interface %d: kernel module sch_%s or interface missing",
             kind, ifindex, kind);
@@ -353,7 +352,8 @@ int libxl__nl_qdisc_get(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
                         struct nl_qdisc *q)
 {
     struct tcmsg tcm = {.tcm_ifindex = ifindex, .tcm_parent = parent};
-    struct nl_msg *msg = new_msg(RTM_GETQDISC, 0, &tcm, sizeof(tcm));
+    /* The kernel answers this by a notification, which the asker gets only as an echo. */
+    struct nl_msg *msg = new_msg(RTM_GETQDISC, NLM_F_ECHO, &tcm, sizeof(tcm));
     struct exchange ex = {.nl = nl, .each = take_qdisc, .user = q};
     int r;
 
