@@ -55,8 +55,7 @@ int libxl_osevent_beforepoll(libxl_ctx *ctx, int *nfds_io, struct pollfd *fds, i
     int room = *nfds_io;
 
     *nfds_io = 1;
-    if (room < 1)
-        return ERROR_BUFFERFULL;
+    if (room < 1) return ERROR_BUFFERFULL;
     fds[0] = (struct pollfd){.fd = fake_of(ctx)->source[0], .events = POLLIN};
     return 0;
 }
@@ -68,8 +67,7 @@ void libxl_osevent_afterpoll(libxl_ctx *ctx, int nfds, const struct pollfd *fds,
     assert(nfds == 1 && fds[0].fd == fake_of(ctx)->source[0]);
     pthread_mutex_lock(&lock);
     fake_of(ctx)->polled++;
-    if (fds[0].revents & POLLIN && read(fds[0].fd, &c, 1) == 1)
-        fake_of(ctx)->ready++;
+    if (fds[0].revents & POLLIN && read(fds[0].fd, &c, 1) == 1) fake_of(ctx)->ready++;
     pthread_mutex_unlock(&lock);
 }
 

@@ -97,8 +97,9 @@ static void aborted(libxl__egc *egc, libxl__ao_abortable *abrt, int rc)
     }
     op->rc = rc;
     libxl__ev_time_deregister(egc->loop, &op->timer);
-    assert_int_equal(libxl__ev_time_register_rel(egc->loop, &op->timer, timer_fired,
-                                                 op->wait_after_abort_ms), 0);
+    assert_int_equal(
+        libxl__ev_time_register_rel(egc->loop, &op->timer, timer_fired, op->wait_after_abort_ms),
+        0);
 }
 
 static struct operation *begin(uint32_t domid, const libxl_asyncop_how *how, int ms, int rc)
@@ -114,8 +115,7 @@ static struct operation *begin(uint32_t domid, const libxl_asyncop_how *how, int
     op->rc = rc;
     libxl__ev_time_init(&op->timer);
     libxl__ao_abortable_init(&op->abrt);
-    if (ms >= 0)
-        libxl__ev_time_register_rel(libxl__ao_loop(ao), &op->timer, timer_fired, ms);
+    if (ms >= 0) libxl__ev_time_register_rel(libxl__ao_loop(ao), &op->timer, timer_fired, ms);
     assert_int_equal(libxl__ao_abortable_register(ao, &op->abrt, aborted), 0);
     return op;
 }
@@ -329,9 +329,9 @@ static void t_event_hook_registered_gets_it(void **state)
 
 static void t_event_hook_other_mask_leaves_it_to_check(void **state)
 {
-    static const libxl_event_hooks hooks = {
-        .event_occurs_mask = (uint64_t)1 << LIBXL_EVENT_TYPE_DOMAIN_DEATH,
-        .event_occurs = hook_got};
+    static const libxl_event_hooks hooks = {.event_occurs_mask = (uint64_t)1
+                                                                 << LIBXL_EVENT_TYPE_DOMAIN_DEATH,
+                                            .event_occurs = hook_got};
     libxl_asyncop_how how = make_event(8);
 
     libxl_event_register_callbacks(ctx, &hooks, NULL);
@@ -403,8 +403,7 @@ static void t_abort_after_completion_is_not_found(void **state)
 
 static void interrupted(int sig)
 {
-    if (libxl__ao_abort_domid(DOMID))
-        _exit(99);
+    if (libxl__ao_abort_domid(DOMID)) _exit(99);
 }
 
 static void t_abort_in_signal_handler_ends_synchronous_op(void **state)
@@ -471,8 +470,8 @@ static void t_create_fail_frees_with_and_without_thread(void **state)
 {
     libxl_asyncop_how how = make_event(1);
 
-    assert_int_equal(
-        libxl__ao_create_fail(libxl__ao_create(ctx, NULL, DOMID, NULL), ERROR_INVAL), ERROR_INVAL);
+    assert_int_equal(libxl__ao_create_fail(libxl__ao_create(ctx, NULL, DOMID, NULL), ERROR_INVAL),
+                     ERROR_INVAL);
     assert_int_equal(libxl__ao_create_fail(libxl__ao_create(ctx, NULL, DOMID, &how), ERROR_INVAL),
                      ERROR_INVAL);
     assert_int_equal(libxl__ao_abort_domid(DOMID), ERROR_NOTFOUND);
@@ -501,8 +500,7 @@ static void t_complete_twice_is_our_bug(void **state)
         libxl__egc egc = {.loop = libxl__ao_loop(op->ao)};
 
         signal(SIGABRT, SIG_DFL);
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
+        if (!freopen("/dev/null", "w", stderr)) _exit(1);
         finish(&egc, op, 0);
         finish(&egc, op, 0);
         _exit(0);

@@ -28,8 +28,7 @@ static int setup(void **state)
 {
     libxl__loop *loop;
 
-    if (libxl__loop_new(&loop, NULL, NULL))
-        return -1;
+    if (libxl__loop_new(&loop, NULL, NULL)) return -1;
     *state = loop;
     return 0;
 }
@@ -51,8 +50,7 @@ static void ended(libxl__egc *egc, libxl__ev_child *ev, pid_t pid, int status)
     assert_false(c->done);
     c->status = status;
     c->done = true;
-    if (c->next)
-        start_exit(egc->loop, c->next, 5);
+    if (c->next) start_exit(egc->loop, c->next, 5);
 }
 
 /* In the child it returns 0. */
@@ -67,8 +65,7 @@ static pid_t start(libxl__loop *loop, struct child *c)
 
 static void start_exit(libxl__loop *loop, struct child *c, int status)
 {
-    if (!start(loop, c))
-        _exit(status);
+    if (!start(loop, c)) _exit(status);
 }
 
 static void t_child_exits_status_is_given(void **state)
@@ -202,8 +199,7 @@ static const char *shell(libxl__loop *loop, char *line, bool out, bool err, int 
     /* Without close-on-exec: it is moved, not copied. */
     assert_int_equal(dup2(p[1], GIVEN_FD), GIVEN_FD);
     close(p[1]);
-    if (!start(loop, &c))
-        libxl__exec(-1, out ? GIVEN_FD : -1, err ? GIVEN_FD : -1, "sh", argv);
+    if (!start(loop, &c)) libxl__exec(-1, out ? GIVEN_FD : -1, err ? GIVEN_FD : -1, "sh", argv);
     close(GIVEN_FD);
     read_all(p[0], text, sizeof(text));
     assert_int_equal(libxl__loop_run(loop, &c.done), 0);
@@ -216,7 +212,8 @@ static void t_exec_minus_one_is_dev_null(void **state)
     int status;
 
     assert_string_equal(
-        shell(*state, (char *)"cat; echo err >&2; echo out; exit 4", true, false, &status), "out\n");
+        shell(*state, (char *)"cat; echo err >&2; echo out; exit 4", true, false, &status),
+        "out\n");
     assert_int_equal(WEXITSTATUS(status), 4);
     assert_string_equal(shell(*state, (char *)"echo out; echo err >&2", false, true, &status),
                         "err\n");
@@ -235,7 +232,8 @@ static void t_exec_given_file_is_moved(void **state)
     int status;
 
     assert_string_equal(shell(*state, (char *)"test -e /proc/$$/fd/1 && ! test -e /proc/$$/fd/177",
-                              true, false, &status), "");
+                              true, false, &status),
+                        "");
     assert_int_equal(status, 0);
 }
 
@@ -272,8 +270,7 @@ static void t_exec_missing_file_says_so_and_exits_127(void **state)
     int p[2];
 
     assert_int_equal(pipe2(p, O_CLOEXEC), 0);
-    if (!start(*state, &c))
-        libxl__exec(-1, -1, p[1], "/nonexistent/xentwin", argv);
+    if (!start(*state, &c)) libxl__exec(-1, -1, p[1], "/nonexistent/xentwin", argv);
     close(p[1]);
     read_all(p[0], text, sizeof(text));
     assert_string_equal(text,

@@ -52,8 +52,7 @@ static int setup(void **state)
     fake_now = 1000;
     advances = 0;
     story[0] = 0;
-    if (libxl__loop_new(&loop, NULL, &fake_clock))
-        return -1;
+    if (libxl__loop_new(&loop, NULL, &fake_clock)) return -1;
     *state = loop;
     return 0;
 }
@@ -80,12 +79,9 @@ static void fired(libxl__egc *egc, libxl__ev_time *ev)
 
     assert_false(ev->registered);
     tell(t->name);
-    if (t->victim)
-        libxl__ev_time_deregister(egc->loop, &t->victim->ev);
-    if (t->again-- > 0)
-        assert_int_equal(libxl__ev_time_register_rel(egc->loop, ev, fired, 0), 0);
-    if (t->done)
-        *t->done = true;
+    if (t->victim) libxl__ev_time_deregister(egc->loop, &t->victim->ev);
+    if (t->again-- > 0) assert_int_equal(libxl__ev_time_register_rel(egc->loop, ev, fired, 0), 0);
+    if (t->done) *t->done = true;
 }
 
 static void start_timer(libxl__loop *loop, struct timer *t, char name, int64_t ms)
@@ -172,8 +168,7 @@ static void t_timers_random_churn_fire_in_order(void **state)
         int64_t earliest = INT64_MAX;
 
         for (int i = 0; i < 200; i++) {
-            if (t[i].ev.registered && t[i].ev.at_ms < earliest)
-                earliest = t[i].ev.at_ms;
+            if (t[i].ev.registered && t[i].ev.at_ms < earliest) earliest = t[i].ev.at_ms;
         }
         assert_true(earliest >= last);
         story[0] = 0;
@@ -259,10 +254,8 @@ static void readable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events, sh
     assert_int_equal(events, ev->events);
     tell(r->name);
     r->revents = revents;
-    if (revents & POLLIN)
-        assert_int_equal(read(fd, &c, 1), 1);
-    if (r->silenced)
-        assert_int_equal(libxl__ev_fd_modify(egc->loop, &r->silenced->ev, 0), 0);
+    if (revents & POLLIN) assert_int_equal(read(fd, &c, 1), 1);
+    if (r->silenced) assert_int_equal(libxl__ev_fd_modify(egc->loop, &r->silenced->ev, 0), 0);
     if (r->born)
         assert_int_equal(
             libxl__ev_fd_register(egc->loop, &r->born->ev, readable, r->born->pipe[0], POLLIN), 0);

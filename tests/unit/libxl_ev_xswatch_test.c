@@ -34,8 +34,7 @@ static bool read_all(int fd, void *buf, size_t n)
     for (char *p = buf; n;) {
         ssize_t r = read(fd, p, n);
 
-        if (r <= 0)
-            return false;
+        if (r <= 0) return false;
         p += r;
         n -= r;
     }
@@ -49,8 +48,7 @@ static void send_message(uint32_t type, uint32_t req_id, const void *body, uint3
 
     memcpy(message, &head, sizeof(head));
     memcpy(message + sizeof(head), body, len);
-    if (write(server.conn, message, sizeof(head) + len) < 0)
-        return;
+    if (write(server.conn, message, sizeof(head) + len) < 0) return;
 }
 
 /* body is path, NUL, token, NUL, as in the request. */
@@ -100,8 +98,7 @@ static void *serve(void *arg)
     server.conn = conn;
     pthread_mutex_unlock(&server.lock);
     while (read_all(conn, &head, sizeof(head)) && head.len < sizeof(body)) {
-        if (!read_all(conn, body, head.len))
-            break;
+        if (!read_all(conn, body, head.len)) break;
         body[head.len] = 0;
         pthread_mutex_lock(&server.lock);
         answer(&head, body);
@@ -150,8 +147,7 @@ static void changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *watchpat
 
     w->events++;
     w->fired = true;
-    if (w->stop)
-        libxl__ev_xswatch_deregister(egc->loop, ev);
+    if (w->stop) libxl__ev_xswatch_deregister(egc->loop, ev);
     snprintf(w->watchpath, sizeof(w->watchpath), "%s", watchpath);
     snprintf(w->eventpath, sizeof(w->eventpath), "%s", eventpath);
 }
@@ -236,10 +232,8 @@ static void interrupt(libxl__egc *egc, libxl__ev_time *ev)
 {
     struct interrupting *i = CONTAINER_OF(ev, struct interrupting, ev);
 
-    if (i->w->events > 64 && i->w->events < 300)
-        i->seen_at = i->w->events;
-    if (i->w->events < 300)
-        libxl__ev_time_register_rel(egc->loop, ev, interrupt, 0);
+    if (i->w->events > 64 && i->w->events < 300) i->seen_at = i->w->events;
+    if (i->w->events < 300) libxl__ev_time_register_rel(egc->loop, ev, interrupt, 0);
 }
 
 static void t_watch_storm_lets_timers_run_and_loses_nothing(void **state)
@@ -323,8 +317,7 @@ int main(void)
     };
     int r;
 
-    if (!mkdtemp(dir))
-        return 1;
+    if (!mkdtemp(dir)) return 1;
     snprintf(socket_path, sizeof(socket_path), "%s/socket", dir);
     setenv("XENSTORED_PATH", socket_path, 1);
     alarm(60);

@@ -72,8 +72,7 @@ static int enlist(libxl__ao *ao)
 
     pthread_mutex_lock(&ops_lock);
     for (struct slot *s = slots; s < slots + MAX_OPERATIONS && rc; s++) {
-        if (atomic_load(&s->key))
-            continue;
+        if (atomic_load(&s->key)) continue;
         atomic_store(&s->asked, false);
         atomic_store(&s->key, key);
         ao->slot = s;
@@ -93,8 +92,7 @@ static void delist(libxl__ao *ao)
 {
     libxl__ao **link = &ops;
 
-    if (!ao->slot)
-        return;
+    if (!ao->slot) return;
     pthread_mutex_lock(&ops_lock);
     while (*link != ao)
         link = &(*link)->next;
@@ -131,8 +129,7 @@ int libxl__ao_abort_domid(uint32_t domid)
     int rc = ERROR_NOTFOUND;
 
     for (struct slot *s = slots; s < slots + MAX_OPERATIONS; s++) {
-        if (ask_slot(s, domid))
-            rc = 0;
+        if (ask_slot(s, domid)) rc = 0;
     }
     errno = saved;
     return rc;
@@ -140,10 +137,8 @@ int libxl__ao_abort_domid(uint32_t domid)
 
 static bool same_how(const libxl__ao *ao, const libxl_asyncop_how *how)
 {
-    if (!how || !ao->async)
-        return !how && !ao->async;
-    if (how->callback != ao->how.callback)
-        return false;
+    if (!how || !ao->async) return !how && !ao->async;
+    if (how->callback != ao->how.callback) return false;
     return how->callback ? how->u.for_callback == ao->how.u.for_callback
                          : how->u.for_event == ao->how.u.for_event;
 }
@@ -154,11 +149,9 @@ int libxl__ao_abort_how(libxl_ctx *ctx, const libxl_asyncop_how *how)
 
     pthread_mutex_lock(&ops_lock);
     for (libxl__ao *ao = ops; ao; ao = ao->next) {
-        if (ao->ctx != ctx || !same_how(ao, how))
-            continue;
+        if (ao->ctx != ctx || !same_how(ao, how)) continue;
         rc = atomic_load(&ao->slot->asked) ? ERROR_ABORTED : 0;
-        if (!rc)
-            ask_slot(ao->slot, ao->domid);
+        if (!rc) ask_slot(ao->slot, ao->domid);
         break;
     }
     pthread_mutex_unlock(&ops_lock);
@@ -182,8 +175,7 @@ static void free_ao(libxl__ao *ao)
 {
     assert(!ao->abrt);
     delist(ao);
-    if (ao->abort_fd >= 0)
-        close(ao->abort_fd);
+    if (ao->abort_fd >= 0) close(ao->abort_fd);
     libxl__op_event_free(ao->event);
     libxl__loop_free(ao->loop);
     sem_destroy(&ao->start);
@@ -221,8 +213,7 @@ static void run_to_completion(libxl__ao *ao)
             LOG(libxl__ao_gc(ao), CRITICAL, "domain %u: the event loop cannot go on", ao->domid);
             abort();
         }
-        if (failures)
-            nanosleep(&pause, NULL);
+        if (failures) nanosleep(&pause, NULL);
     }
 }
 
@@ -232,8 +223,7 @@ static void *operation_thread(void *arg)
 
     while (sem_wait(&ao->start) < 0)
         assert(errno == EINTR);
-    if (!ao->go)
-        return NULL;
+    if (!ao->go) return NULL;
     pthread_detach(pthread_self());
     run_to_completion(ao);
     deliver(ao);
@@ -265,8 +255,7 @@ libxl__ao *libxl__ao_create(libxl_ctx *ctx, xentoollog_logger *lg, uint32_t domi
     int rc;
 
     *ao = (libxl__ao){.ctx = ctx, .domid = domid, .async = how, .abort_fd = -1};
-    if (how)
-        ao->how = *how;
+    if (how) ao->how = *how;
     libxl__ev_fd_init(&ao->abort_ev);
     sem_init(&ao->start, 0, 0);
     rc = libxl__loop_new(&ao->loop, lg, NULL);
@@ -382,8 +371,7 @@ void libxl__ao_abortable_deregister(libxl__ao_abortable *abrt)
 {
     libxl__ao *ao = abrt->ao;
 
-    if (!abrt->registered)
-        return;
+    if (!abrt->registered) return;
     assert(ao->abrt == abrt);
     libxl__ev_fd_deregister(ao->loop, &ao->abort_ev);
     ao->abrt = NULL;

@@ -110,7 +110,8 @@ libxl__op_event *libxl__op_event_new(libxl__gc *gc, libxl_ctx *ctx, uint32_t dom
     events_made += ok;
     pthread_mutex_unlock(&lock);
     if (!ok) {
-        LOG(gc, ERROR, "domain %u: %d events wait for libxl_event_check already", domid, MAX_EVENTS);
+        LOG(gc, ERROR, "domain %u: %d events wait for libxl_event_check already", domid,
+            MAX_EVENTS);
         return NULL;
     }
     oe = libxl__realloc_array(NULL, 1, sizeof(*oe));
@@ -133,8 +134,7 @@ static void free_locked(libxl__op_event *oe)
 
 void libxl__op_event_free(libxl__op_event *oe)
 {
-    if (!oe)
-        return;
+    if (!oe) return;
     pthread_mutex_lock(&lock);
     free_locked(oe);
     pthread_mutex_unlock(&lock);
@@ -150,16 +150,14 @@ static libxl_event *take_locked(libxl__op_event *oe)
     return event;
 }
 
-static void wake_locked(libxl_ctx *ctx, const struct waiter *but_not)
+static void wake_locked(libxl_ctx *ctx)
 {
     uint64_t one = 1;
 
-    for (struct waiter *w = waiters; w; w = w->next) {
-        ssize_t r = 0;
-
-        if (w->ctx == ctx && w != but_not)
-            r = write(w->wake_fd, &one, sizeof(one));
-        assert(r >= 0 || errno == EAGAIN);
+    for (const struct waiter *w = waiters; w; w = w->next) {
+        if (w->ctx != ctx) continue;
+        /* A full counter (EAGAIN) wakes as well. */
+        if (write(w->wake_fd, &one, sizeof(one)) < 0) assert(errno == EAGAIN);
     }
 }
 
@@ -192,12 +190,11 @@ void libxl__op_event_occurred(libxl__op_event *oe, int rc)
         while (*end)
             end = &(*end)->next;
         *end = oe;
-        wake_locked(oe->ctx, NULL);
+        wake_locked(oe->ctx);
     }
     pthread_mutex_unlock(&lock);
     /* Outside the lock: the hook may call anything. */
-    if (hooks)
-        hooks->event_occurs(user, event);
+    if (hooks) hooks->event_occurs(user, event);
 }
 
 static libxl_event *fetch_ours(libxl_ctx *ctx, uint64_t typemask, libxl_event_predicate *predicate,
@@ -210,10 +207,8 @@ static libxl_event *fetch_ours(libxl_ctx *ctx, uint64_t typemask, libxl_event_pr
     for (; *link; link = &(*link)->next) {
         libxl__op_event *oe = *link;
 
-        if (oe->ctx != ctx || !(typemask >> oe->event->type & 1))
-            continue;
-        if (predicate && !predicate(oe->event, user))
-            continue;
+        if (oe->ctx != ctx || !(typemask >> oe->event->type & 1)) continue;
+        if (predicate && !predicate(oe->event, user)) continue;
         *link = oe->next;
         event = take_locked(oe);
         break;
@@ -229,8 +224,7 @@ static int waiter_enter(struct waiter *w, libxl_ctx *ctx)
     struct waiter **end = &waiters;
 
     *w = (struct waiter){.ctx = ctx, .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    if (w->wake_fd < 0)
-        return ERROR_FAIL;
+    if (w->wake_fd < 0) return ERROR_FAIL;
     w->room = 1;
     w->polls = libxl__realloc_array(NULL, w->room, sizeof(*w->polls));
     pthread_mutex_lock(&lock);
@@ -250,7 +244,7 @@ static void waiter_leave(struct waiter *w)
         link = &(*link)->next;
     *link = w->next;
     /* One of the others may have to take over the polling. */
-    wake_locked(w->ctx, w);
+    wake_locked(w->ctx);
     pthread_mutex_unlock(&lock);
     close(w->wake_fd);
     free(w->polls);
@@ -278,10 +272,8 @@ static int stock_files(struct waiter *w, int *timeout_ms)
         n = w->room - 1;
         gettimeofday(&now, NULL);
         rc = stock.beforepoll(w->ctx, &n, w->polls, timeout_ms, now);
-        if (rc != ERROR_BUFFERFULL)
-            return rc ? rc : n;
-        if (n < w->room)
-            return ERROR_FAIL;
+        if (rc != ERROR_BUFFERFULL) return rc ? rc : n;
+        if (n < w->room) return ERROR_FAIL;
         w->room = n + 1;
         w->polls = libxl__realloc_array(w->polls, w->room, sizeof(*w->polls));
     }
@@ -297,24 +289,20 @@ static int wait_once(struct waiter *w)
     int n, r;
 
     n = first ? stock_files(w, &timeout_ms) : 0;
-    if (n < 0)
-        return n;
+    if (n < 0) return n;
     w->polls[n] = (struct pollfd){.fd = w->wake_fd, .events = POLLIN};
     r = poll(w->polls, n + 1, timeout_ms);
-    if (r < 0 && errno != EINTR)
-        return ERROR_FAIL;
+    if (r < 0 && errno != EINTR) return ERROR_FAIL;
     for (int i = 0; r < 0 && i <= n; i++)
         w->polls[i].revents = 0;
-    if (w->polls[n].revents && read(w->wake_fd, &woken, sizeof(woken)) < 0)
-        assert(errno == EAGAIN);
-    if (!first)
-        return 0;
+    if (w->polls[n].revents && read(w->wake_fd, &woken, sizeof(woken)) < 0) assert(errno == EAGAIN);
+    if (!first) return 0;
 
     gettimeofday(&now, NULL);
     stock.afterpoll(w->ctx, n, w->polls, now);
     if (r > (w->polls[n].revents ? 1 : 0)) {
         pthread_mutex_lock(&lock);
-        wake_locked(w->ctx, w);
+        wake_locked(w->ctx);
         pthread_mutex_unlock(&lock);
     }
     return 0;
@@ -380,8 +368,7 @@ int libxl_ao_abort(libxl_ctx *ctx, const libxl_asyncop_how *how)
 {
     int rc = libxl__ao_abort_how(ctx, how);
 
-    if (rc != ERROR_NOTFOUND)
-        return rc;
+    if (rc != ERROR_NOTFOUND) return rc;
     need_stock();
     return stock.ao_abort(ctx, how);
 }

@@ -33,8 +33,7 @@ int libxl__loop_new(libxl__loop **loop_r, xentoollog_logger *lg, const libxl__cl
     libxl__loop *loop = libxl__realloc_array(NULL, 1, sizeof(*loop));
 
     *loop = (libxl__loop){.clock = {.now_ms = boottime_ms}};
-    if (clock)
-        loop->clock = *clock;
+    if (clock) loop->clock = *clock;
     libxl__gc_init(&loop->gc, lg);
     libxl__loop_xs_init(loop);
     *loop_r = loop;
@@ -43,8 +42,7 @@ int libxl__loop_new(libxl__loop **loop_r, xentoollog_logger *lg, const libxl__cl
 
 void libxl__loop_free(libxl__loop *loop)
 {
-    if (!loop)
-        return;
+    if (!loop) return;
     assert(!loop->dispatching);
     libxl__loop_xs_dispose(loop);
     for (size_t i = 0; i < loop->fds_used; i++)
@@ -92,7 +90,7 @@ int libxl__ev_fd_register(libxl__loop *loop, libxl__ev_fd *ev, libxl__ev_fd_call
     if (loop->fds_used == loop->fds_room) {
         loop->fds_room = loop->fds_room ? 2 * loop->fds_room : FIRST_ROOM;
         loop->polls = libxl__realloc_array(loop->polls, loop->fds_room, sizeof(*loop->polls));
-        loop->fds = libxl__realloc_array(loop->fds, loop->fds_room, sizeof(*loop->fds));
+        loop->fds = libxl__realloc_array(loop->fds, loop->fds_room, sizeof(libxl__ev_fd *));
     }
     *ev = (libxl__ev_fd){
         .fd = fd, .events = events, .callback = cb, .loop = loop, .slot = loop->fds_used};
@@ -104,8 +102,7 @@ int libxl__ev_fd_register(libxl__loop *loop, libxl__ev_fd *ev, libxl__ev_fd_call
 int libxl__ev_fd_modify(libxl__loop *loop, libxl__ev_fd *ev, short events)
 {
     assert(libxl__ev_fd_isregistered(ev) && ev->loop == loop);
-    if (ev->events == events)
-        return 0;
+    if (ev->events == events) return 0;
     ev->events = events;
     loop->polls[ev->slot].fd = events ? ev->fd : -1;
     loop->polls[ev->slot].events = events;
@@ -114,8 +111,7 @@ int libxl__ev_fd_modify(libxl__loop *loop, libxl__ev_fd *ev, short events)
 
 void libxl__ev_fd_deregister(libxl__loop *loop, libxl__ev_fd *ev)
 {
-    if (!libxl__ev_fd_isregistered(ev))
-        return;
+    if (!libxl__ev_fd_isregistered(ev)) return;
     assert(ev->loop == loop && loop->fds[ev->slot] == ev);
     loop->fds[ev->slot] = NULL;
     loop->polls[ev->slot] = (struct pollfd){.fd = -1};
@@ -127,11 +123,9 @@ static void close_holes(libxl__loop *loop)
 {
     size_t kept = 0;
 
-    if (!loop->fds_holes)
-        return;
+    if (!loop->fds_holes) return;
     for (size_t i = 0; i < loop->fds_used; i++) {
-        if (!loop->fds[i])
-            continue;
+        if (!loop->fds[i]) continue;
         loop->fds[kept] = loop->fds[i];
         loop->polls[kept] = loop->polls[i];
         loop->fds[kept]->slot = kept;
@@ -151,11 +145,9 @@ static void run_fds(libxl__loop *loop, size_t n)
         short revents;
 
         /* An earlier callback of this turn may have removed it or changed what it waits for. */
-        if (!ev || !ev->events)
-            continue;
+        if (!ev || !ev->events) continue;
         revents = loop->polls[i].revents & (ev->events | POLLERR | POLLHUP | POLLNVAL);
-        if (revents)
-            ev->callback(&egc, ev, ev->fd, ev->events, revents);
+        if (revents) ev->callback(&egc, ev, ev->fd, ev->events, revents);
     }
 }
 
@@ -184,10 +176,8 @@ static void sift(libxl__loop *loop, size_t slot, libxl__ev_time *ev)
     for (;;) {
         size_t child = 2 * slot + 1;
 
-        if (child + 1 < loop->times_used && fires_before(times[child + 1], times[child]))
-            child++;
-        if (child >= loop->times_used || fires_before(ev, times[child]))
-            break;
+        if (child + 1 < loop->times_used && fires_before(times[child + 1], times[child])) child++;
+        if (child >= loop->times_used || fires_before(ev, times[child])) break;
         place(loop, slot, times[child]);
         slot = child;
     }
@@ -205,11 +195,10 @@ int libxl__ev_time_register_rel(libxl__loop *loop, libxl__ev_time *ev, libxl__ev
     int64_t now = libxl__loop_now_ms(loop);
 
     assert(!ev->registered && cb);
-    if (ms < 0)
-        ms = 0;
+    if (ms < 0) ms = 0;
     if (loop->times_used == loop->times_room) {
         loop->times_room = loop->times_room ? 2 * loop->times_room : FIRST_ROOM;
-        loop->times = libxl__realloc_array(loop->times, loop->times_room, sizeof(*loop->times));
+        loop->times = libxl__realloc_array(loop->times, loop->times_room, sizeof(libxl__ev_time *));
     }
     *ev = (libxl__ev_time){.registered = true,
                            .at_ms = ms > INT64_MAX - now ? INT64_MAX : now + ms,
@@ -225,12 +214,10 @@ void libxl__ev_time_deregister(libxl__loop *loop, libxl__ev_time *ev)
     libxl__ev_time *last;
     size_t slot = ev->slot;
 
-    if (!ev->registered)
-        return;
+    if (!ev->registered) return;
     assert(slot < loop->times_used && loop->times[slot] == ev);
     last = loop->times[--loop->times_used];
-    if (last != ev)
-        sift(loop, slot, last);
+    if (last != ev) sift(loop, slot, last);
     libxl__ev_time_init(ev);
 }
 
@@ -244,8 +231,7 @@ static void run_times(libxl__loop *loop, uint64_t first_new)
         libxl__ev_time *ev = loop->times[0];
         libxl__ev_time_callback *cb = ev->callback;
 
-        if (ev->at_ms > now || ev->seq >= first_new)
-            break;
+        if (ev->at_ms > now || ev->seq >= first_new) break;
         libxl__ev_time_deregister(loop, ev);
         cb(&egc, ev);
     }
@@ -258,13 +244,10 @@ static int wait_ms(libxl__loop *loop, int max_wait_ms)
 {
     int64_t ms;
 
-    if (!loop->times_used)
-        return max_wait_ms;
+    if (!loop->times_used) return max_wait_ms;
     ms = loop->times[0]->at_ms - libxl__loop_now_ms(loop);
-    if (ms < 0)
-        ms = 0;
-    if (ms > INT_MAX)
-        ms = INT_MAX;
+    if (ms < 0) ms = 0;
+    if (ms > INT_MAX) ms = INT_MAX;
     return max_wait_ms >= 0 && max_wait_ms < ms ? max_wait_ms : (int)ms;
 }
 
@@ -272,8 +255,7 @@ static int poll_fds(libxl__loop *loop, int timeout_ms)
 {
     int r = poll(loop->polls, loop->fds_used, timeout_ms);
 
-    if (r < 0 && errno != EINTR)
-        LOGE(&loop->gc, ERROR, "poll of %zu files failed", loop->fds_used);
+    if (r < 0 && errno != EINTR) LOGE(&loop->gc, ERROR, "poll of %zu files failed", loop->fds_used);
     return r;
 }
 
@@ -282,12 +264,10 @@ static int wait_for_fds(libxl__loop *loop, int max_wait_ms)
     int timeout_ms = wait_ms(loop, max_wait_ms);
     int r;
 
-    if (!loop->clock.advance)
-        return poll_fds(loop, timeout_ms);
+    if (!loop->clock.advance) return poll_fds(loop, timeout_ms);
 
     r = poll_fds(loop, 0);
-    if (r || !timeout_ms)
-        return r;
+    if (r || !timeout_ms) return r;
     loop->clock.advance(loop->clock.user,
                         timeout_ms < 0 ? INT64_MAX : libxl__loop_now_ms(loop) + timeout_ms);
     return poll_fds(loop, 0);
@@ -301,12 +281,10 @@ int libxl__loop_once(libxl__loop *loop, int max_wait_ms)
     assert(!loop->dispatching);
     close_holes(loop);
     r = wait_for_fds(loop, max_wait_ms);
-    if (r < 0 && errno != EINTR)
-        return ERROR_FAIL;
+    if (r < 0 && errno != EINTR) return ERROR_FAIL;
 
     loop->dispatching = true;
-    if (r > 0)
-        run_fds(loop, loop->fds_used);
+    if (r > 0) run_fds(loop, loop->fds_used);
     run_times(loop, first_new);
     loop->dispatching = false;
     return 0;

@@ -114,8 +114,8 @@ void libxl__exec(int stdinfd, int stdoutfd, int stderrfd, const char *file, char
     __attribute__((noreturn));
 
 typedef struct libxl__ev_xswatch libxl__ev_xswatch;
-typedef void libxl__ev_xswatch_callback(libxl__egc *egc, libxl__ev_xswatch *ev, const char *watchpath,
-                                        const char *eventpath);
+typedef void libxl__ev_xswatch_callback(libxl__egc *egc, libxl__ev_xswatch *ev,
+                                        const char *watchpath, const char *eventpath);
 struct libxl__ev_xswatch {
     char *path; /* NULL: not registered; a copy of ours */
     uint32_t id;

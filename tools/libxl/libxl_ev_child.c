@@ -49,7 +49,8 @@ static void child_exited(libxl__egc *egc, libxl__ev_fd *pidfd_ev, int fd, short 
         r = waitid(P_PIDFD, fd, &info, WEXITED | WNOHANG);
     while (r < 0 && errno == EINTR);
     if (r < 0)
-        LOGE(libxl__loop_gc(egc->loop), WARN, "the exit status of our child %ld is lost", (long)pid);
+        LOGE(libxl__loop_gc(egc->loop), WARN, "the exit status of our child %ld is lost",
+             (long)pid);
     else if (!info.si_pid)
         return;
     else
@@ -69,10 +70,8 @@ static void default_signals(void)
     sigset_t none;
 
     for (int sig = 1; sig < _NSIG; sig++) {
-        if (sigaction(sig, NULL, &old) || old.sa_handler == SIG_DFL)
-            continue;
-        if (old.sa_handler == SIG_IGN && sig != SIGPIPE)
-            continue;
+        if (sigaction(sig, NULL, &old) || old.sa_handler == SIG_DFL) continue;
+        if (old.sa_handler == SIG_IGN && sig != SIGPIPE) continue;
         sigaction(sig, &dfl, NULL);
     }
     sigemptyset(&none);
@@ -97,8 +96,7 @@ static int watch_child(libxl__loop *loop, libxl__ev_child *ev, pid_t pid)
     return 0;
 
 out:
-    if (pidfd >= 0)
-        close(pidfd);
+    if (pidfd >= 0) close(pidfd);
     kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
@@ -126,8 +124,7 @@ pid_t libxl__ev_child_fork(libxl__loop *loop, libxl__ev_child *ev, libxl__ev_chi
         LOGEV(&loop->gc, ERROR, fork_errno, "fork failed");
         return ERROR_FAIL;
     }
-    if (watch_child(loop, ev, pid))
-        return ERROR_FAIL;
+    if (watch_child(loop, ev, pid)) return ERROR_FAIL;
     ev->callback = cb;
     loop->children++;
     return pid;
@@ -136,8 +133,7 @@ pid_t libxl__ev_child_fork(libxl__loop *loop, libxl__ev_child *ev, libxl__ev_chi
 /* A copy above the standard three, so that moving one does not overwrite another. */
 static int out_of_the_way(int fd)
 {
-    if (fd < 0)
-        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0) fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
@@ -161,16 +157,13 @@ void libxl__exec(int stdinfd, int stdoutfd, int stderrfd, const char *file, char
 
     for (int i = 0; i < 3; i++) {
         moved[i] = out_of_the_way(given[i]);
-        if (moved[i] < 0)
-            cannot_exec("prepare the files of", file);
+        if (moved[i] < 0) cannot_exec("prepare the files of", file);
     }
     for (int i = 2; i >= 0; i--) {
-        if (dup2(moved[i], i) < 0)
-            cannot_exec("prepare the files of", file);
+        if (dup2(moved[i], i) < 0) cannot_exec("prepare the files of", file);
     }
     for (int i = 0; i < 3; i++) {
-        if (given[i] > STDERR_FILENO)
-            close(given[i]);
+        if (given[i] > STDERR_FILENO) close(given[i]);
     }
     execvp(file, argv);
     cannot_exec("run", file);

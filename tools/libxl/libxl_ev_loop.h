@@ -26,8 +26,8 @@ struct libxl__loop {
 
     size_t children; /* in use */
 
-    struct xs_handle *xs; /* NULL until first use */
-    libxl__ev_fd xs_ev;   /* registered while there are watches */
+    struct xs_handle *xs;   /* NULL until first use */
+    libxl__ev_fd xs_ev;     /* registered while there are watches */
     libxl__ev_time xs_more; /* armed while events are left over from the last turn */
     libxl__ev_xswatch *watches;
     uint32_t next_watch_id;

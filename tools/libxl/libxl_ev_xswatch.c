@@ -27,8 +27,7 @@ void libxl__loop_xs_dispose(libxl__loop *loop)
     assert(!loop->watches);
     libxl__ev_fd_deregister(loop, &loop->xs_ev);
     libxl__ev_time_deregister(loop, &loop->xs_more);
-    if (loop->xs)
-        xs_close(loop->xs);
+    if (loop->xs) xs_close(loop->xs);
     loop->xs = NULL;
 }
 
@@ -36,8 +35,7 @@ struct xs_handle *libxl__loop_xs(libxl__loop *loop)
 {
     if (!loop->xs) {
         loop->xs = xs_open(0);
-        if (!loop->xs)
-            LOGE(&loop->gc, ERROR, "cannot connect to xenstore");
+        if (!loop->xs) LOGE(&loop->gc, ERROR, "cannot connect to xenstore");
     }
     return loop->xs;
 }
@@ -58,8 +56,7 @@ static libxl__ev_xswatch *find_watch(libxl__loop *loop, const char *token)
 
     for (libxl__ev_xswatch *ev = loop->watches; ev; ev = ev->next) {
         make_token(wanted, ev->id);
-        if (!strcmp(wanted, token))
-            return ev;
+        if (!strcmp(wanted, token)) return ev;
     }
     return NULL;
 }
@@ -71,8 +68,7 @@ static void run_watch(libxl__egc *egc, char **event)
     libxl__gc copy;
 
     /* The last events of a removed watch may still come. */
-    if (!ev)
-        return;
+    if (!ev) return;
     libxl__gc_init(&copy, egc->loop->gc.lg);
     ev->callback(egc, ev, libxl__strdup(&copy, ev->path), event[XS_WATCH_PATH]);
     libxl__gc_dispose(&copy);
@@ -87,8 +83,7 @@ static void run_events(libxl__egc *egc)
     for (int n = 0; n < EVENTS_PER_TURN; n++) {
         char **event = xs_check_watch(loop->xs);
 
-        if (!event && errno == EAGAIN)
-            return;
+        if (!event && errno == EAGAIN) return;
         if (!event) {
             LOGE(&loop->gc, ERROR, "xenstore is gone: no more news from there");
             libxl__ev_fd_deregister(loop, &loop->xs_ev);
@@ -104,8 +99,7 @@ static void run_events(libxl__egc *egc)
 
 static void more_events(libxl__egc *egc, libxl__ev_time *ev)
 {
-    if (libxl__ev_fd_isregistered(&egc->loop->xs_ev))
-        run_events(egc);
+    if (libxl__ev_fd_isregistered(&egc->loop->xs_ev)) run_events(egc);
 }
 
 static void xs_readable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events, short revents)
@@ -117,12 +111,12 @@ int libxl__ev_xswatch_register(libxl__loop *loop, libxl__ev_xswatch *ev,
                                libxl__ev_xswatch_callback *cb, const char *path)
 {
     struct xs_handle *xs = libxl__loop_xs(loop);
+    size_t path_bytes = strlen(path) + 1;
     char token[TOKEN_BYTES];
     int rc;
 
     assert(!ev->path && cb);
-    if (!xs)
-        return ERROR_FAIL;
+    if (!xs) return ERROR_FAIL;
     if (!libxl__ev_fd_isregistered(&loop->xs_ev)) {
         rc = libxl__ev_fd_register(loop, &loop->xs_ev, xs_readable, xs_fileno(xs), POLLIN);
         if (rc) return rc;
@@ -131,11 +125,10 @@ int libxl__ev_xswatch_register(libxl__loop *loop, libxl__ev_xswatch *ev,
     make_token(token, ev->id);
     if (!xs_watch(xs, path, token)) {
         LOGE(&loop->gc, ERROR, "cannot watch %s in xenstore", path);
-        if (!loop->watches)
-            libxl__ev_fd_deregister(loop, &loop->xs_ev);
+        if (!loop->watches) libxl__ev_fd_deregister(loop, &loop->xs_ev);
         return ERROR_FAIL;
     }
-    ev->path = strcpy(libxl__realloc_array(NULL, strlen(path) + 1, 1), path);
+    ev->path = memcpy(libxl__realloc_array(NULL, path_bytes, 1), path, path_bytes);
     ev->callback = cb;
     ev->next = loop->watches;
     loop->watches = ev;
@@ -147,8 +140,7 @@ void libxl__ev_xswatch_deregister(libxl__loop *loop, libxl__ev_xswatch *ev)
     libxl__ev_xswatch **link = &loop->watches;
     char token[TOKEN_BYTES];
 
-    if (!ev->path)
-        return;
+    if (!ev->path) return;
     while (*link && *link != ev)
         link = &(*link)->next;
     assert(*link);
@@ -156,8 +148,7 @@ void libxl__ev_xswatch_deregister(libxl__loop *loop, libxl__ev_xswatch *ev)
     make_token(token, ev->id);
     if (!xs_unwatch(loop->xs, ev->path, token))
         LOGE(&loop->gc, DEBUG, "cannot remove the watch of %s", ev->path);
-    if (!loop->watches)
-        libxl__ev_fd_deregister(loop, &loop->xs_ev);
+    if (!loop->watches) libxl__ev_fd_deregister(loop, &loop->xs_ev);
     free(ev->path);
     libxl__ev_xswatch_init(ev);
 }

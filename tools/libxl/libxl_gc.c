@@ -23,8 +23,7 @@ void *libxl__realloc_array(void *ptr, size_t count, size_t size)
 {
     void *bigger = reallocarray(ptr, count ? count : 1, size ? size : 1);
 
-    if (!bigger)
-        out_of_memory(size && count > SIZE_MAX / size ? SIZE_MAX : count * size);
+    if (!bigger) out_of_memory(size && count > SIZE_MAX / size ? SIZE_MAX : count * size);
     return bigger;
 }
 
@@ -55,8 +54,7 @@ void *libxl__zalloc(libxl__gc *gc, size_t bytes)
 {
     void *ptr = calloc(1, bytes ? bytes : 1);
 
-    if (!ptr)
-        out_of_memory(bytes);
+    if (!ptr) out_of_memory(bytes);
     return own(gc, ptr);
 }
 
@@ -64,8 +62,7 @@ char *libxl__strdup(libxl__gc *gc, const char *s)
 {
     char *copy = strdup(s);
 
-    if (!copy)
-        out_of_memory(strlen(s) + 1);
+    if (!copy) out_of_memory(strlen(s) + 1);
     return own(gc, copy);
 }
 
@@ -78,8 +75,7 @@ char *libxl__sprintf(libxl__gc *gc, const char *fmt, ...)
     va_start(al, fmt);
     r = vasprintf(&text, fmt, al);
     va_end(al);
-    if (r < 0)
-        out_of_memory(strlen(fmt));
+    if (r < 0) out_of_memory(strlen(fmt));
     return own(gc, text);
 }
 
@@ -88,10 +84,8 @@ static void log_to_stderr(xentoollog_level level, int errnoval, const char *fmt,
 {
     char *text = NULL;
 
-    if (level < XTL_WARN)
-        return;
-    if (vasprintf(&text, fmt, al) < 0)
-        out_of_memory(strlen(fmt));
+    if (level < XTL_WARN) return;
+    if (vasprintf(&text, fmt, al) < 0) out_of_memory(strlen(fmt));
     fprintf(stderr, LOG_CONTEXT ": %s: %s%s%s\n", xtl_level_to_string(level), text,
             errnoval >= 0 ? ": " : "", errnoval >= 0 ? strerror(errnoval) : "");
     free(text);
