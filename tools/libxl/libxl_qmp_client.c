@@ -479,8 +479,8 @@ static int prepare_state(libxl__qmp *qmp, int fd, int limit_ms)
     }
     if (qmp->state_known || qmp->add_state.text)
         return 0;
-    /* A number never used before: a set of that number may linger in QEMU with an old offset. */
-    qmp->state_set = qmp->state_set ? qmp->state_set + 1 : (uint64_t)getpid() << 24;
+    /* A number not used before: a set of that number may linger in QEMU with an old offset. QEMU takes positive ints. */
+    qmp->state_set = qmp->state_set ? qmp->state_set + 1 : ((uint64_t)getpid() & 0x3fffff) << 8;
     qmp->add_state.callback = state_added;
     qmp->add_state.limit_ms = limit_ms;
     rc = libxl__qmp_send(qmp, &qmp->add_state,
