@@ -36,7 +36,9 @@
 #include "libxl_guard.h"
 #include "libxl_netbuffer.h"
 
-#define LOG_DIR "/var/log/xen"
+#ifndef GUARD_LOG_DIR /* a test has its own */
+#define GUARD_LOG_DIR "/var/log/xen"
+#endif
 #define LOG_FILE_MAX_BYTES (256 * 1024)
 #define LOG_LINES_MAX 500
 
@@ -74,7 +76,7 @@ static void open_log(struct guard_log *l)
     for (const char *s = l->domain; *s && n < sizeof(name) - 1; s++)
         name[n++] = strchr(fine, *s) ? *s : '_';
     name[n] = 0;
-    snprintf(path, sizeof(path), LOG_DIR "/xentwin-guard-%s.log", name);
+    snprintf(path, sizeof(path), GUARD_LOG_DIR "/xentwin-guard-%s.log", name);
     snprintf(old, sizeof(old), "%s.1", path);
     if (!lstat(path, &st) && st.st_size > LOG_FILE_MAX_BYTES) rename(path, old);
     l->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0640);
