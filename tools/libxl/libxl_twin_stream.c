@@ -143,7 +143,7 @@ static int append(libxl__twin_stream *ts, const void *bytes, size_t len)
     unsigned char *grown;
     size_t room;
 
-    if (st->end + len > st->room && st->start >= st->room / 2) shift_to_front(st);
+    if (st->start && st->end + len > st->room && st->start >= st->room / 2) shift_to_front(st);
     if (st->end + len > st->room) {
         room = st->room ? st->room : 64u << 10;
         while (room < st->end + len)
