@@ -178,6 +178,7 @@ static void peer_lost(libxl__egc *egc, libxl__channel *ch, const char *why)
     libxl__remus *rm = ch->user;
 
     rm->peer_lost = true;
+    rm->link_was_cause = !libxl__epoch_undoing(&rm->epoch);
     if (!rm->stop_confirmed)
         remus_message(rm, "domain %u: lost the backup %s: %s", rm->domid, rm->info.peer_name, why);
     libxl__epoch_interrupt(egc, &rm->epoch, ERROR_NOT_READY);

@@ -99,6 +99,19 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
     return 0;
 }
 
+/* libxl_domain_info calls PVH guests HVM; libxl's own record knows better. */
+static enum guest_kind guest_kind(libxl__remus *rm)
+{
+    char path[64], *type;
+    enum guest_kind kind;
+
+    snprintf(path, sizeof(path), "/libxl/%u/type", rm->domid);
+    type = xs_read(libxl__loop_xs(rm->loop), XBT_NULL, path, NULL);
+    kind = type && !strcmp(type, "pvh") ? GUEST_PVH : GUEST_HVM;
+    free(type);
+    return kind;
+}
+
 static int look_at_guest(libxl__remus *rm, libxl_ctx *ctx)
 {
     libxl_dominfo info;
@@ -117,7 +130,7 @@ static int look_at_guest(libxl__remus *rm, libxl_ctx *ctx)
         rc = ERROR_INVAL;
         goto out;
     }
-    rm->kind = info.domain_type == LIBXL_DOMAIN_TYPE_PVH ? GUEST_PVH : GUEST_HVM;
+    rm->kind = guest_kind(rm);
     memcpy(uu, libxl_uuid_bytearray(&info.uuid), sizeof(uu));
     uuid_unparse_lower(uu, rm->uuid);
 out:
@@ -149,7 +162,7 @@ static int outcome(const libxl__remus *rm, int rc)
         return ERROR_LOCK_FAIL;
     if (rm->guest_ended)
         return ERROR_DOMAIN_DESTROYED;
-    if (rm->peer_lost)
+    if (rm->link_was_cause)
         return ERROR_NOT_READY;
     return rc == ERROR_ABORTED ? 0 : rc;
 }
@@ -199,8 +212,6 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
 {
     int rc = check_info(rm->gc, &rm->info);
 
-    if (!rc)
-        rc = look_at_guest(rm, ctx);
     if (rc)
         return rc;
     rm->xch = xc_interface_open(NULL, NULL, 0);
@@ -209,6 +220,9 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
         LOGE(rm->gc, ERROR, "cannot open the hypervisor or xenstore");
         return ERROR_FAIL;
     }
+    rc = look_at_guest(rm, ctx);
+    if (rc)
+        return rc;
     if (libxl__fd_cloexec(rm->gc, rm->send_fd, true) ||
         (rm->recv_fd >= 0 && libxl__fd_cloexec(rm->gc, rm->recv_fd, true)))
         return ERROR_FAIL;
