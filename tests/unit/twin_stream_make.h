@@ -67,18 +67,22 @@ static inline void put_stream_head(struct bytes *b)
     put(b, dhdr, sizeof(dhdr));
 }
 
-/* Checkpoint n of a small HVM guest; its pages and contexts are made of n. */
-static inline void put_checkpoint(struct bytes *b, int n, uint32_t pages, bool emulator)
+/* What stands once in front of the first page. */
+static inline void put_statics(struct bytes *b)
+{
+    static const unsigned char zero[24];
+
+    put_record(b, 0x11, zero, 24);
+    put_record(b, 0x12, zero, 16);
+    put_record(b, 0x10, NULL, 0);
+}
+
+/* What ends checkpoint n of a small HVM guest; its contexts are made of n. */
+static inline void put_contexts(struct bytes *b, int n, bool emulator)
 {
     unsigned char blob[48], context[29] = {2, 0, 0, 0, 0, 0, 0, 0};
 
     memset(blob, 0, sizeof(blob));
-    if (n == 1) {
-        put_record(b, 0x11, blob, 24);
-        put_record(b, 0x12, blob, 16);
-        put_record(b, 0x10, NULL, 0);
-    }
-    if (pages) put_pages(b, (uint64_t)n, pages, n);
     put_record(b, 0x8, blob, 24);
     memset(blob, n, sizeof(blob));
     put_record(b, 0x9, blob, 41);
@@ -89,6 +93,13 @@ static inline void put_checkpoint(struct bytes *b, int n, uint32_t pages, bool e
     memset(context + 8, n, sizeof(context) - 8);
     if (emulator) put_record(b, 3, context, sizeof(context));
     put_record(b, 4, NULL, 0);
+}
+
+static inline void put_checkpoint(struct bytes *b, int n, uint32_t pages, bool emulator)
+{
+    if (n == 1) put_statics(b);
+    if (pages) put_pages(b, (uint64_t)n, pages, n);
+    put_contexts(b, n, emulator);
 }
 
 /* Where checkpoint n ends (n from 1) in a stream without the xl header; 0: it is not whole there. */
