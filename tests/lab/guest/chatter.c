@@ -31,12 +31,10 @@ static int find_nic(void)
 {
     struct ifaddrs *list = NULL;
 
-    if (getifaddrs(&list))
-        return -1;
+    if (getifaddrs(&list)) return -1;
     own_ip.s_addr = 0;
     for (struct ifaddrs *i = list; i; i = i->ifa_next) {
-        if (!i->ifa_addr || strcmp(i->ifa_name, NIC) != 0)
-            continue;
+        if (!i->ifa_addr || strcmp(i->ifa_name, NIC) != 0) continue;
         if (i->ifa_addr->sa_family == AF_INET && i->ifa_broadaddr) {
             own_ip = ((struct sockaddr_in *)i->ifa_addr)->sin_addr;
             broadcast_ip = ((struct sockaddr_in *)i->ifa_broadaddr)->sin_addr;
@@ -58,8 +56,7 @@ static void close_sockets(void)
     int *all[] = {&udp4, &udp6, &icmp6, &arp};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        if (*all[i] >= 0)
-            close(*all[i]);
+        if (*all[i] >= 0) close(*all[i]);
         *all[i] = -1;
     }
 }
@@ -72,10 +69,8 @@ static int open_sockets(void)
     udp6 = socket(AF_INET6, SOCK_DGRAM | kind, 0);
     icmp6 = socket(AF_INET6, SOCK_RAW | kind, IPPROTO_ICMPV6);
     arp = socket(AF_PACKET, SOCK_RAW | kind, 0);
-    if (udp4 < 0 || udp6 < 0 || icmp6 < 0 || arp < 0)
-        return -1;
-    if (setsockopt(udp4, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on)))
-        return -1;
+    if (udp4 < 0 || udp6 < 0 || icmp6 < 0 || arp < 0) return -1;
+    if (setsockopt(udp4, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on))) return -1;
     return setsockopt(icmp6, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &hops, sizeof(hops));
 }
 
@@ -87,8 +82,7 @@ int chatter_set(unsigned int interval_ms)
     }
     close_sockets();
     interval_ns = 0;
-    if (!interval_ms)
-        return 0;
+    if (!interval_ms) return 0;
     if (find_nic() || open_sockets()) {
         int saved = errno;
 
@@ -102,18 +96,16 @@ int chatter_set(unsigned int interval_ms)
 
 static void send_udp4(const char *text, size_t size)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons(CHATTER_PORT),
-                             .sin_addr = broadcast_ip};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(CHATTER_PORT), .sin_addr = broadcast_ip};
 
     (void)sendto(udp4, text, size, 0, (struct sockaddr *)&to, sizeof(to));
 }
 
 static void send_udp6(const char *text, size_t size)
 {
-    struct sockaddr_in6 to = {.sin6_family = AF_INET6,
-                              .sin6_port = htons(CHATTER_PORT),
-                              .sin6_scope_id = nic_index};
+    struct sockaddr_in6 to = {
+        .sin6_family = AF_INET6, .sin6_port = htons(CHATTER_PORT), .sin6_scope_id = nic_index};
 
     inet_pton(AF_INET6, "ff02::1", &to.sin6_addr);
     (void)sendto(udp6, text, size, 0, (struct sockaddr *)&to, sizeof(to));
@@ -142,7 +134,8 @@ static void send_arp(void)
         struct ether_arp arp;
         char padding[18];
     } __attribute__((packed)) frame = {0};
-    struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)nic_index, .sll_halen = 6};
+    struct sockaddr_ll to = {
+        .sll_family = AF_PACKET, .sll_ifindex = (int)nic_index, .sll_halen = 6};
 
     memset(frame.eth.ether_dhost, 0xff, 6);
     memcpy(frame.eth.ether_shost, nic_mac, 6);
@@ -165,8 +158,7 @@ void chatter_run(uint64_t now_ns, uint64_t tick)
     char text[80];
     int size;
 
-    if (!interval_ns || now_ns < next_ns)
-        return;
+    if (!interval_ns || now_ns < next_ns) return;
     next_ns = now_ns + interval_ns;
     number++;
     size = snprintf(text, sizeof(text), "CHATTER %" PRIu64 " TICK %" PRIu64 "\n", number, tick);

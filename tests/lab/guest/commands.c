@@ -26,12 +26,10 @@ static int parse_number(const char *text, unsigned int *value)
     char *end = NULL;
     unsigned long n;
 
-    if (!text || *text < '0' || *text > '9')
-        return -1;
+    if (!text || *text < '0' || *text > '9') return -1;
     errno = 0;
     n = strtoul(text, &end, 10);
-    if (errno || *end || n > 1000000000u)
-        return -1;
+    if (errno || *end || n > 1000000000u) return -1;
     *value = (unsigned int)n;
     return 0;
 }
@@ -71,8 +69,7 @@ static void run_dirty(char **word, char *answer)
 {
     unsigned int rate, pages = (unsigned int)dirtier_pages();
 
-    if (!pages)
-        pages = DEFAULT_SET_PAGES;
+    if (!pages) pages = DEFAULT_SET_PAGES;
     if (parse_number(word[1], &rate) || (word[2] && parse_number(word[2], &pages)))
         ANSWER("ERR DIRTY wants pages per second and, if wished, pages of working set\n");
     else if (dirtier_set(rate, pages))
@@ -118,9 +115,9 @@ static enum action run_line(char *line, char *answer)
     else if (!strcmp(verb, "GET"))
         run_get(word, answer);
     else if (!strcmp(verb, "COUNT"))
-        ANSWER("COUNT %zu\n", kv_count());
+        ANSWER("%zu\n", kv_count());
     else if (!strcmp(verb, "TICK"))
-        ANSWER("TICK %" PRIu64 "\n", guest_tick);
+        ANSWER("%" PRIu64 "\n", guest_tick);
     else if (!strcmp(verb, "ID"))
         ANSWER("ID %016" PRIx64 "\n", guest_id);
     else if (!strcmp(verb, "DIRTY"))
@@ -150,15 +147,13 @@ enum action command_run(char *line, char *answer)
     size_t tag = 0;
     enum action action;
 
-    if (*line == '#')
-        tag = strcspn(line, " ") + 1;
+    if (*line == '#') tag = strcspn(line, " ") + 1;
     if (tag > TAG_BYTES_MAX || tag > strlen(line)) {
         ANSWER("ERR a tag is # and at most 22 characters, then a command\n");
         return ACTION_NONE;
     }
     memcpy(answer, line, tag);
     action = run_line(line + tag, answer + tag);
-    if (!answer[tag])
-        *answer = '\0';
+    if (!answer[tag]) *answer = '\0';
     return action;
 }

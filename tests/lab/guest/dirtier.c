@@ -56,12 +56,10 @@ static int page_is_good(size_t index)
     const uint64_t *page = set + index * PAGE_WORDS;
     uint64_t gen = expected[index];
 
-    if (page[WORD_MAGIC] != PAGE_MAGIC || page[WORD_INDEX] != index ||
-        page[WORD_GENERATION] != gen)
+    if (page[WORD_MAGIC] != PAGE_MAGIC || page[WORD_INDEX] != index || page[WORD_GENERATION] != gen)
         return 0;
     for (int i = WORD_FILL; i < PAGE_WORDS - 1; i++)
-        if (page[i] != fill_word(index, gen, (uint64_t)i))
-            return 0;
+        if (page[i] != fill_word(index, gen, (uint64_t)i)) return 0;
     return page[PAGE_WORDS - 1] == page_sum(page);
 }
 
@@ -71,8 +69,7 @@ static int set_fits(unsigned int pages)
     struct sysinfo si;
     uint64_t spare;
 
-    if (sysinfo(&si))
-        return 0;
+    if (sysinfo(&si)) return 0;
     spare = (uint64_t)si.freeram * si.mem_unit + (uint64_t)set_pages * PAGE_BYTES;
     return (uint64_t)pages * PAGE_BYTES < spare / 4 * 3;
 }
@@ -85,17 +82,14 @@ static int set_resize(unsigned int pages)
         errno = ENOMEM;
         return -1;
     }
-    if (set)
-        munmap(set, (size_t)set_pages * PAGE_BYTES);
+    if (set) munmap(set, (size_t)set_pages * PAGE_BYTES);
     set = NULL;
     set_pages = 0;
     cursor = 0;
-    if (!pages)
-        return 0;
+    if (!pages) return 0;
     memory = mmap(NULL, (size_t)pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return -1;
+    if (memory == MAP_FAILED) return -1;
     set = memory;
     set_pages = pages;
     for (size_t i = 0; i < set_pages; i++)
@@ -109,8 +103,7 @@ int dirtier_set(unsigned int rate, unsigned int pages)
         errno = ERANGE;
         return -1;
     }
-    if (pages != set_pages && set_resize(pages))
-        return -1;
+    if (pages != set_pages && set_resize(pages)) return -1;
     rate_per_s = rate;
     owed = 0;
     return 0;
@@ -121,10 +114,8 @@ void dirtier_run(uint64_t now_ns)
     uint64_t elapsed = now_ns - last_ns;
 
     last_ns = now_ns;
-    if (!set_pages || !rate_per_s)
-        return;
-    if (elapsed > CATCH_UP_NS)
-        elapsed = CATCH_UP_NS;
+    if (!set_pages || !rate_per_s) return;
+    if (elapsed > CATCH_UP_NS) elapsed = CATCH_UP_NS;
     owed += elapsed * rate_per_s;
     for (; owed >= NS_PER_S; owed -= NS_PER_S) {
         write_page(cursor);
@@ -137,10 +128,8 @@ size_t dirtier_check(size_t *first_bad)
     size_t bad = 0;
 
     for (size_t i = 0; i < set_pages; i++) {
-        if (page_is_good(i))
-            continue;
-        if (!bad++)
-            *first_bad = i;
+        if (page_is_good(i)) continue;
+        if (!bad++) *first_bad = i;
     }
     return bad;
 }

@@ -48,8 +48,7 @@ static struct kv_entry *entry_new(const char *key, const char *value)
     size_t key_len = strlen(key), value_len = strlen(value);
     struct kv_entry *entry = malloc(entry_size(key_len, value_len));
 
-    if (!entry)
-        return NULL;
+    if (!entry) return NULL;
     entry->seq = ++last_seq;
     entry->key_len = (uint16_t)key_len;
     entry->value_len = (uint16_t)value_len;
@@ -64,13 +63,10 @@ uint64_t kv_set(const char *key, const char *value)
     uint32_t *slot = find_slot(key);
     struct kv_entry *entry;
 
-    if (!*slot && count == KV_ENTRIES_MAX)
-        return 0;
-    if (bytes + entry_size(strlen(key), strlen(value)) > KV_BYTES_MAX)
-        return 0;
+    if (!*slot && count == KV_ENTRIES_MAX) return 0;
+    if (bytes + entry_size(strlen(key), strlen(value)) > KV_BYTES_MAX) return 0;
     entry = entry_new(key, value);
-    if (!entry)
-        return 0;
+    if (!entry) return 0;
     bytes += entry_size(entry->key_len, entry->value_len);
     if (!*slot) {
         entries[count++] = entry;
@@ -110,7 +106,6 @@ size_t kv_bad(void)
     size_t bad = 0;
 
     for (size_t i = 0; i < count; i++)
-        if (entries[i]->sum != entry_sum(entries[i]))
-            bad++;
+        if (entries[i]->sum != entry_sum(entries[i])) bad++;
     return bad;
 }

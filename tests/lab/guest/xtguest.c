@@ -59,8 +59,7 @@ static void watch_fd(int fd, void *tag, uint32_t events, int operation)
 {
     struct epoll_event event = {.events = events, .data.ptr = tag};
 
-    if (epoll_ctl(epoll_fd, operation, fd, &event))
-        fail("epoll_ctl");
+    if (epoll_ctl(epoll_fd, operation, fd, &event)) fail("epoll_ctl");
 }
 
 static int open_server(int type)
@@ -69,22 +68,18 @@ static int open_server(int type)
     int on = 1, off = 0, fd;
 
     fd = socket(AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        fail("socket");
+    if (fd < 0) fail("socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-    if (bind(fd, (struct sockaddr *)&any, sizeof(any)))
-        fail("bind");
-    if (type == SOCK_STREAM && listen(fd, CLIENTS_MAX))
-        fail("listen");
+    if (bind(fd, (struct sockaddr *)&any, sizeof(any))) fail("bind");
+    if (type == SOCK_STREAM && listen(fd, CLIENTS_MAX)) fail("listen");
     return fd;
 }
 
 static void client_close(struct client *c)
 {
     for (int i = 0; i < CLIENTS_MAX; i++)
-        if (clients[i] == c)
-            clients[i] = NULL;
+        if (clients[i] == c) clients[i] = NULL;
     close(c->fd);
     free(c);
 }
@@ -106,14 +101,11 @@ static void accept_client(void)
     int fd = accept4(tcp_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     struct client *c;
 
-    if (fd < 0)
-        return;
+    if (fd < 0) return;
     for (int i = 0; i < CLIENTS_MAX; i++) {
-        if (clients[i])
-            continue;
+        if (clients[i]) continue;
         c = calloc(1, sizeof(*c));
-        if (!c)
-            break;
+        if (!c) break;
         c->fd = fd;
         clients[i] = c;
         set_client_options(fd);
@@ -145,15 +137,13 @@ static void client_line(struct client *c, char *line)
     enum action action = command_run(line, c->out + c->out_used);
 
     c->out_used += strlen(c->out + c->out_used);
-    if (action == ACTION_QUIT)
-        c->closing = true;
+    if (action == ACTION_QUIT) c->closing = true;
     if (action == ACTION_DUMP) {
         c->dumping = true;
         c->dump_next = 0;
         dump_more(c);
     }
-    if (action == ACTION_POWEROFF || action == ACTION_REBOOT)
-        last_action = action;
+    if (action == ACTION_POWEROFF || action == ACTION_REBOOT) last_action = action;
 }
 
 /* Carries out the complete lines in the buffer as long as answers fit. */
@@ -163,8 +153,7 @@ static void client_lines(struct client *c)
 
     while (!c->closing && !c->dumping && OUT_BYTES - c->out_used > LINE_BYTES_MAX) {
         end = memchr(line, '\n', c->in_used - (size_t)(line - c->in));
-        if (!end)
-            break;
+        if (!end) break;
         *end = '\0';
         client_line(c, line);
         line = end + 1;
@@ -180,10 +169,8 @@ static bool client_flush(struct client *c)
 {
     ssize_t sent = 0;
 
-    if (c->out_used)
-        sent = send(c->fd, c->out, c->out_used, MSG_NOSIGNAL);
-    if (sent < 0)
-        return errno == EAGAIN || errno == EINTR;
+    if (c->out_used) sent = send(c->fd, c->out, c->out_used, MSG_NOSIGNAL);
+    if (sent < 0) return errno == EAGAIN || errno == EINTR;
     c->out_used -= (size_t)sent;
     memmove(c->out, c->out + sent, c->out_used);
     return c->out_used || !c->closing;
@@ -200,8 +187,7 @@ static void client_event(struct client *c)
             client_close(c);
             return;
         }
-        if (got > 0)
-            c->in_used += (size_t)got;
+        if (got > 0) c->in_used += (size_t)got;
     }
     do {
         dump_more(c);
@@ -212,10 +198,8 @@ static void client_event(struct client *c)
         }
         /* What did not fit before the flush has no event of its own. */
     } while (!c->out_used && (c->dumping || memchr(c->in, '\n', c->in_used)));
-    if (c->out_used || c->dumping)
-        wanted |= EPOLLOUT;
-    if (c->in_used < IN_BYTES)
-        wanted |= EPOLLIN;
+    if (c->out_used || c->dumping) wanted |= EPOLLOUT;
+    if (c->in_used < IN_BYTES) wanted |= EPOLLIN;
     watch_fd(c->fd, c, wanted, EPOLL_CTL_MOD);
 }
 
@@ -228,15 +212,12 @@ static void udp_event(void)
     ssize_t got;
 
     got = recvfrom(udp_fd, line, sizeof(line) - 1, 0, (struct sockaddr *)&from, &from_size);
-    if (got <= 0)
-        return;
+    if (got <= 0) return;
     line[got] = '\0';
     line[strcspn(line, "\n")] = '\0';
     action = command_run(line, answer);
-    if (action == ACTION_DUMP)
-        strcpy(answer, "ERR DUMP needs TCP\n");
-    if (action == ACTION_POWEROFF || action == ACTION_REBOOT)
-        last_action = action;
+    if (action == ACTION_DUMP) strcpy(answer, "ERR DUMP needs TCP\n");
+    if (action == ACTION_POWEROFF || action == ACTION_REBOOT) last_action = action;
     if (*answer)
         (void)sendto(udp_fd, answer, strlen(answer), 0, (struct sockaddr *)&from, from_size);
 }
@@ -247,10 +228,8 @@ static void timer_event(void)
     static unsigned int step;
     uint64_t expired, now = now_ns();
 
-    if (read(timer_fd, &expired, sizeof(expired)) != sizeof(expired))
-        return;
-    if (++step % STEPS_PER_TICK == 0)
-        guest_tick++;
+    if (read(timer_fd, &expired, sizeof(expired)) != sizeof(expired)) return;
+    if (++step % STEPS_PER_TICK == 0) guest_tick++;
     dirtier_run(now);
     chatter_run(now, guest_tick);
 }
@@ -260,8 +239,7 @@ static void choose_id(void)
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     struct timespec ts;
 
-    if (fd < 0 || read(fd, &guest_id, sizeof(guest_id)) != sizeof(guest_id))
-        fail("/dev/urandom");
+    if (fd < 0 || read(fd, &guest_id, sizeof(guest_id)) != sizeof(guest_id)) fail("/dev/urandom");
     close(fd);
     clock_gettime(CLOCK_REALTIME, &ts);
     guest_id ^= (uint64_t)ts.tv_nsec << 20 ^ (uint64_t)ts.tv_sec;
@@ -276,8 +254,7 @@ static void set_up(void)
     choose_id();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    if (epoll_fd < 0 || timer_fd < 0 || timerfd_settime(timer_fd, 0, &every, NULL))
-        fail("timer");
+    if (epoll_fd < 0 || timer_fd < 0 || timerfd_settime(timer_fd, 0, &every, NULL)) fail("timer");
     tcp_fd = open_server(SOCK_STREAM);
     udp_fd = open_server(SOCK_DGRAM);
     watch_fd(tcp_fd, &tcp_fd, EPOLLIN, EPOLL_CTL_ADD);
@@ -296,8 +273,7 @@ int main(void)
     fflush(stdout);
     while (last_action == ACTION_NONE) {
         n = epoll_wait(epoll_fd, events, EVENTS_MAX, -1);
-        if (n < 0 && errno != EINTR)
-            fail("epoll_wait");
+        if (n < 0 && errno != EINTR) fail("epoll_wait");
         for (int i = 0; i < n; i++) {
             void *tag = events[i].data.ptr;
 

@@ -19,6 +19,7 @@ private replication link, all in network namespaces of their own.
   pause | resume HOST      freeze a host; let it go on
   cut | heal LINK          drop all packets of a link silently; undo it
   log HOST                 the console log of a host
+  clock HOST               how dom0's clocks differ from this machine's
   guest ACTION ...         start, stop, wait, ip, config, console
   kv ARGS...               the test guest's client, run on the public LAN
   netns CMD...             run a command on the public LAN
@@ -49,9 +50,9 @@ EOF
 
 help_down() {
     cat <<'EOF'
-usage: lab [--lab NAME] down [--lab NAME]
+usage: lab [--lab NAME] down [--all]
 Ends every process of the lab, removes its namespaces and files. The console logs
-of both hosts stay in .cache/lab/log.
+of both hosts stay in .cache/lab/log. --all does this for every lab of this cache.
 EOF
 }
 
@@ -132,6 +133,16 @@ Prints the console log of HOST: hypervisor, kernel, panics. Also after 'lab down
 EOF
 }
 
+help_clock() {
+    cat <<'EOF'
+usage: lab [--lab NAME] clock HOST
+Prints what to add to dom0's CLOCK_REALTIME and CLOCK_MONOTONIC to get this machine's
+CLOCK_REALTIME (which captures use), and how far off that may be, all in nanoseconds:
+  realtime N monotonic N uncertainty N
+'lab kv clock' prints this machine's CLOCK_MONOTONIC and CLOCK_REALTIME.
+EOF
+}
+
 help_guest() {
     cat <<'EOF'
 usage: lab [--lab NAME] guest start HOST TYPE [--name N] [--mem MB] [--timeout S]
@@ -157,6 +168,7 @@ Runs the test guest's client in the client's namespace:
   kv verify IP --log FILE     read it all back: 'acknowledged N lost N', exit 1 if any
   kv cmd IP 'LINE'            one request, one answer
   kv gap --log FILE           longest time without an acknowledgement
+  kv clock                    CLOCK_MONOTONIC (used in FILE) and CLOCK_REALTIME, in ns
 EOF
 }
 

@@ -152,11 +152,13 @@ cmd_up() {
         say "lab '$NAME' is already up"
         return 0
     fi
-    image_ensure
-    guest_ensure
+    net_check_owner
+    use_image
     WAITERS=()
     trap 'up_failed 130' INT TERM
     trap 'up_failed 1' EXIT
+    image_ensure
+    guest_ensure
     lab_down
     lab_start
     trap - EXIT INT TERM
@@ -164,8 +166,16 @@ cmd_up() {
 }
 
 cmd_down() {
-    [ $# = 0 ] || bad_usage "down: '$1' is not wanted here: down takes no arguments"
+    local dir
+    [ $# = 0 ] || [ "$*" = --all ] ||
+        bad_usage "down: '$1' is not an option: say 'lab down' or 'lab down --all'"
     need_root
+    if [ $# != 0 ]; then
+        for dir in "$CACHE"/run/*/; do
+            [ ! -d "$dir" ] || "$LAB_DIR/lab" --lab "$(basename "$dir")" down
+        done
+        return
+    fi
     take_lock
     use_image
     lab_down
@@ -278,6 +288,32 @@ cmd_status() {
     for port in pubA pubB pubC pubW replA replB replW; do
         ip -n "$SW" -o link show "$port" | grep -q ' master ' || echo "cut: $port"
     done
+}
+
+# dom0's clocks against this machine's: twenty questions, the quickest answer counts.
+CLOCK_PROGRAM='import sys, time
+for _ in sys.stdin: print(time.time_ns(), time.monotonic_ns(), flush=True)'
+
+cmd_clock() {
+    local i before after trip best=999999999 real=0 mono=0 there_real there_mono clock_in clock_out
+    check_host "${1-}"
+    need_up
+    use_image
+    coproc DOM0 { on_host "$1" "python3 -c '$CLOCK_PROGRAM'"; }
+    clock_in=${DOM0[0]} clock_out=${DOM0[1]}
+    for ((i = 0; i < 20; i++)); do
+        before=${EPOCHREALTIME/[.,]/}
+        echo >&"$clock_out"
+        read -r -t 10 there_real there_mono <&"$clock_in" || die "host $1 does not answer"
+        after=${EPOCHREALTIME/[.,]/}
+        trip=$((after - before))
+        [ "$trip" -lt "$best" ] || continue
+        best=$trip
+        real=$(((before + after) * 500 - there_real))
+        mono=$(((before + after) * 500 - there_mono))
+    done
+    exec {clock_out}>&-
+    echo "realtime $real monotonic $mono uncertainty $((best * 500))"
 }
 
 # Installs a staged tree in both dom0s through the shared folder.

@@ -92,8 +92,6 @@ image_configure_root() {
     install -m 644 "$LAB_DIR/image/inittab" "$root/etc/inittab"
     install -m 644 "$LAB_DIR/image/hosts" "$root/etc/hosts"
     install -m 644 "$LAB_DIR/image/xl.conf" "$root/etc/xen/xl.conf"
-    install -m 644 "$LAB_DIR/image/environment" "$root/etc/environment"
-    # pam_env and sshd both leave PATH alone, so the login shell must set it.
     install -m 644 "$LAB_DIR/image/bashrc" "$root/root/.bashrc"
     install -m 644 "$LAB_DIR/image/bashrc" "$root/root/.profile"
     ln -sf /bin/busybox "$root/sbin/init"
@@ -187,7 +185,7 @@ image_build() {
     rm -rf --one-file-system "$root"
     chmod 755 "$work"
     mv -T "$work" "$final"
-    trap - EXIT INT TERM
+    trap - EXIT
     say "image ready in $((SECONDS - started)) s: $final"
 }
 
@@ -198,7 +196,8 @@ image_ensure() {
     mkdir -p "$CACHE"
     exec 8>"$CACHE/image.lock"
     flock 8
-    [ -e "$IMAGE/base.img" ] || image_build "$IMAGE"
+    # A subshell, because the build has traps of its own.
+    [ -e "$IMAGE/base.img" ] || (image_build "$IMAGE")
     exec 8>&-
 }
 

@@ -37,11 +37,24 @@ net_address() {
     ip -n "$1" -6 addr add "$PUB6:$2/64" dev eth0 nodad
 }
 
+# Namespaces are known by name on the whole machine, runs are not: another cache may
+# hold a lab of the same name. Each namespace says whose it is in lo's alias.
+net_owner() {
+    ip -n "$1" link show lo 2>/dev/null | sed -n 's/^ *alias //p' || true
+}
+
+net_check_owner() {
+    local owner
+    owner=$(net_owner "$SW")
+    [ -z "$owner" ] || [ "$owner" = "$RUN" ] ||
+        die "the name '$NAME' is taken by the lab in $owner: choose another one with --lab"
+}
+
 net_up() {
     local ns host n
     for ns in "$SW" "$CLIENT" "$WITNESS"; do
         ip netns add "$ns"
-        ip -n "$ns" link set lo up
+        ip -n "$ns" link set lo up alias "$RUN"
     done
     net_sysctl "$SW" net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 \
         net.ipv4.ip_forward=0
@@ -69,6 +82,7 @@ net_down() {
     local ns pid
     for ns in "$SW" "$CLIENT" "$WITNESS"; do
         [ -e "/run/netns/$ns" ] || continue
+        case $(net_owner "$ns") in '' | "$RUN") ;; *) continue ;; esac
         # Whoever still runs in a namespace of this lab was started by it.
         for pid in $(ip netns pids "$ns" 2>/dev/null); do
             [ "$pid" = $$ ] || kill -KILL "$pid" 2>/dev/null || true

@@ -4,6 +4,8 @@
 # public LAN and the replication link. It sees this machine's files read-only; its
 # home, /var/lib, /srv and /tmp are scratch folders of the lab.
 
+WITNESS_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 witness_mark() { echo "SetEnv=LAB_WITNESS=$NAME"; }
 witness_pid() { pid_of "$RUN/W/sshd.pid" "$(witness_mark)"; }
 
@@ -43,17 +45,17 @@ mkdir /run/sshd
 echo $$ >/mnt/sshd.pid
 cd /
 exec /usr/sbin/sshd -D -e -f /mnt/etc/sshd_config \
-    -o "$2 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    -o "$2 PATH=$3"
 '
 
 witness_start() {
     local dir=$RUN/W i
     witness_files "$dir"
     ip netns exec "$WITNESS" setsid unshare --mount --propagation private \
-        sh -c "$WITNESS_SCRIPT" witness "$dir" "$(witness_mark)" \
+        sh -c "$WITNESS_SCRIPT" witness "$dir" "$(witness_mark)" "$WITNESS_PATH" \
         </dev/null >"$dir/sshd.log" 2>&1 8>&- 9>&- &
     for ((i = 0; i < 50; i++)); do
-        ! grep -q 'Server listening' "$dir/sshd.log" || return 0
+        ! grep -qs 'Server listening' "$dir/sshd.log" || return 0
         sleep 0.1
     done
     die "the witness's sshd did not start: $(tail -n1 "$dir/sshd.log")"
@@ -66,5 +68,5 @@ witness_stop() {
 witness_exec() {
     local pid
     pid=$(witness_pid) || die "the witness is not running"
-    exec nsenter -t "$pid" -m -n -- sh -c "cd; $1"
+    exec nsenter -t "$pid" -m -n -- env -i HOME=/root "PATH=$WITNESS_PATH" sh -c "cd; $1"
 }
