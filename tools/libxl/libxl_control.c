@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The control socket of a running operation, both ends.
+ * The control socket of a running operation: the operation's end.
  *
  *   <dir>/<side>-<domain>.lock   flocked for the life of the operation: who holds it is alive
  *   <dir>/<side>-<domain>.sock   made and removed only by who holds the lock, so a stale one may be
  * replaced
  *
  * Invariants:
- *  1. At most CLIENTS_MAX connections; each has LINE_MAX_BYTES to say its line in, and
+ *  1. At most CLIENTS_MAX connections; each has CONTROL_LINE_MAX to say its line in, and
  * LINE_LIMIT_MS.
  *  2. A request id is used once; answering one that is gone does nothing.
  *  3. No answer blocks: what does not fit into the socket's buffer at once is the client's loss.
@@ -21,19 +21,14 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <libxl.h>
 
-#include "libxl_control.h"
+#include "libxl_control_path.h"
 
 #define CLIENTS_MAX 16
-#define LINE_MAX_BYTES 256 /* without the newline */
 #define LINE_LIMIT_MS 5000
-#define ANSWER_MAX_BYTES 65536
-#define DOMAIN_MAX 64
 #define LOCK_TRIES 10
 
 struct client {
@@ -43,64 +38,23 @@ struct client {
     int fd;      /* -1: free slot */
     unsigned id; /* 0: it has not asked yet */
     size_t used;
-    char line[LINE_MAX_BYTES + 1];
+    char line[CONTROL_LINE_MAX + 1];
 };
 
 struct control_state {
     int listen_fd, lock_fd;
     libxl__ev_fd listen_ev;
     unsigned last_id;
-    char sock[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    char lock[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char sock[CONTROL_PATH_SIZE];
+    char lock[CONTROL_PATH_SIZE];
     struct client clients[CLIENTS_MAX];
 };
 
-/* ---- names ---- */
-
-static const char *run_dir(void)
-{
-    const char *dir = getenv("XENTWIN_RUN_DIR");
-
-    return dir && *dir ? dir : "/run/xentwin";
-}
-
-static bool domain_ok(const char *domain)
-{
-    size_t len = strlen(domain);
-
-    return len >= 1 && len <= DOMAIN_MAX && domain[0] != '.' &&
-           len ==
-               strspn(domain, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-");
-}
-
-static int make_path(libxl__gc *gc, char *path, size_t size, const char *side, const char *domain,
-                     const char *suffix)
-{
-    if (strcmp(side, "primary") && strcmp(side, "backup")) {
-        LOG(gc, ERROR, "control socket: side \"%s\" is neither primary nor backup", side);
-        return ERROR_INVAL;
-    }
-    if (!domain_ok(domain)) {
-        LOG(gc, ERROR,
-            "control socket: the domain's name must be 1 to %d letters, digits or _.+- and not "
-            "begin "
-            "with a dot",
-            DOMAIN_MAX);
-        return ERROR_INVAL;
-    }
-    int n = snprintf(path, size, "%s/%s-%s.%s", run_dir(), side, domain, suffix);
-    if (n < 0 || (size_t)n >= size) {
-        LOG(gc, ERROR, "control socket: the folder name %s is too long", run_dir());
-        return ERROR_INVAL;
-    }
-    return 0;
-}
-
-/* ---- server: folder, lock, socket ---- */
+/* ---- folder, lock, socket ---- */
 
 static int make_run_dir(libxl__gc *gc)
 {
-    const char *dir = run_dir();
+    const char *dir = control_dir();
     struct stat st;
 
     if (mkdir(dir, 0700) && errno != EEXIST) {
@@ -167,7 +121,7 @@ static int open_socket(libxl__gc *gc, struct control_state *st)
     return 0;
 }
 
-/* ---- server: clients ---- */
+/* ---- clients ---- */
 
 static void client_free(struct client *c)
 {
@@ -182,7 +136,7 @@ static void client_free(struct client *c)
 /* Says text as one line (or as it is when it has lines of its own) and ends the connection. */
 static void client_answer(struct client *c, const char *text)
 {
-    size_t len = strnlen(text, ANSWER_MAX_BYTES - 1);
+    size_t len = strnlen(text, CONTROL_ANSWER_MAX - 1);
     struct iovec iov[2] = {{(void *)text, len}, {(void *)"\n", 1}};
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = len && text[len - 1] == '\n' ? 1 : 2};
 
@@ -303,7 +257,7 @@ static void listen_ready(libxl__egc *egc, libxl__ev_fd *ev, int lfd, short event
     if (rc) client_free(c);
 }
 
-/* ---- server: life ---- */
+/* ---- life ---- */
 
 void libxl__control_init(libxl__control *ctl)
 {
@@ -334,9 +288,9 @@ int libxl__control_start(libxl__control *ctl)
 
     st = ctl->st = state_new(ctl);
     if (!st) return ERROR_NOMEM;
-    rc = make_path(gc, st->sock, sizeof(st->sock), ctl->side, ctl->domain, "sock");
+    rc = control_path(gc, st->sock, ctl->side, ctl->domain, "sock");
     if (rc) goto out;
-    rc = make_path(gc, st->lock, sizeof(st->lock), ctl->side, ctl->domain, "lock");
+    rc = control_path(gc, st->lock, ctl->side, ctl->domain, "lock");
     if (rc) goto out;
     rc = make_run_dir(gc);
     if (rc) goto out;
@@ -384,122 +338,4 @@ void libxl__control_dispose(libxl__control *ctl)
         close(st->lock_fd);
     }
     free(st);
-}
-
-/* ---- client ---- */
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_BOOTTIME, &ts);
-    return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
-/* 0 when fd is ready for events, ERROR_TIMEDOUT at the deadline. */
-static int wait_fd(int fd, short events, int64_t deadline_ms)
-{
-    struct pollfd p = {.fd = fd, .events = events};
-
-    for (;;) {
-        int64_t left = deadline_ms - now_ms();
-        if (left <= 0) return ERROR_TIMEDOUT;
-        int r = poll(&p, 1, left > 60000 ? 60000 : (int)left);
-        if (r > 0) return 0;
-        if (r < 0 && errno != EINTR) return ERROR_FAIL;
-    }
-}
-
-static int call_connect(libxl__gc *gc, const char *path, int64_t deadline_ms, int *out)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int fd, rc;
-
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        LOGE(gc, ERROR, "no socket for %s", path);
-        return ERROR_FAIL;
-    }
-    memcpy(addr.sun_path, path, strlen(path) + 1); /* make_path has checked the size */
-    while (connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
-        if (errno == EINTR) continue;
-        if (errno == ENOENT || errno == ECONNREFUSED) {
-            rc = ERROR_NOTFOUND;
-            goto out;
-        }
-        if (errno != EAGAIN) {
-            LOGE(gc, ERROR, "cannot connect to %s", path);
-            rc = ERROR_FAIL;
-            goto out;
-        }
-        /* Its queue of connections is full. */
-        rc = ERROR_TIMEDOUT;
-        if (now_ms() >= deadline_ms) goto out;
-        usleep(20000);
-    }
-    *out = fd;
-    fd = -1;
-    rc = 0;
-out:
-    if (fd >= 0) close(fd);
-    return rc;
-}
-
-/* Up to the end of file, at most ANSWER_MAX_BYTES. */
-static int call_read(libxl__gc *gc, int fd, const char *path, int64_t deadline_ms, char **answer)
-{
-    char *buf = libxl__zalloc(gc, ANSWER_MAX_BYTES + 1);
-    size_t used = 0;
-
-    while (used < ANSWER_MAX_BYTES) {
-        int rc = wait_fd(fd, POLLIN, deadline_ms);
-        if (rc) return rc;
-        ssize_t n = recv(fd, buf + used, ANSWER_MAX_BYTES - used, 0);
-        if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
-        /* A reset after an answer: it was given without reading what we sent ("error busy"). */
-        if (n < 0 && errno == ECONNRESET && used) break;
-        if (n < 0) {
-            LOGE(gc, ERROR, "%s: no answer", path);
-            return ERROR_FAIL;
-        }
-        if (!n) break;
-        used += (size_t)n;
-    }
-    if (!used) {
-        LOG(gc, ERROR, "%s: closed without an answer", path);
-        return ERROR_FAIL;
-    }
-    if (buf[used - 1] == '\n') buf[used - 1] = 0;
-    *answer = buf;
-    return 0;
-}
-
-int libxl__control_call(libxl__gc *gc, const char *side, const char *domain, const char *line,
-                        int limit_ms, char **answer)
-{
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path)], text[LINE_MAX_BYTES + 2];
-    int64_t deadline_ms = now_ms() + limit_ms;
-    int fd = -1, rc;
-
-    rc = make_path(gc, path, sizeof(path), side, domain, "sock");
-    if (rc) goto out;
-    if (strlen(line) > LINE_MAX_BYTES || strchr(line, '\n')) {
-        LOG(gc, ERROR, "control socket: a request is one line of at most %d bytes", LINE_MAX_BYTES);
-        rc = ERROR_INVAL;
-        goto out;
-    }
-    int len = snprintf(text, sizeof(text), "%s\n", line);
-    rc = call_connect(gc, path, deadline_ms, &fd);
-    if (rc) goto out;
-    /* A fresh socket's buffer has room for a line. An early "error busy" closes it: the answer is
-     * still there. */
-    if (send(fd, text, (size_t)len, MSG_NOSIGNAL) != len && errno != EPIPE) {
-        LOGE(gc, ERROR, "%s: cannot send", path);
-        rc = ERROR_FAIL;
-        goto out;
-    }
-    rc = call_read(gc, fd, path, deadline_ms, answer);
-out:
-    if (fd >= 0) close(fd);
-    return rc;
 }
