@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* What the backup reads before the frames: the xl header and the configuration. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libxl_channel_frame.h"
+#include "libxl_twin_config.h"
+
+#define UUID "12345678-1234-1234-1234-123456789abc"
+#define INFO "\"c_info\":{\"name\":\"guest\",\"uuid\":\"" UUID "\"}"
+#define BUILD "\"b_info\":{\"max_memkb\":98304}"
+
+static const char *parse(const char *json, struct twin_config *c)
+{
+    static unsigned char data[70000];
+    size_t len = strlen(json) + 1;
+
+    assert_true(len + 4 <= sizeof(data));
+    channel_put32(data, (uint32_t)len);
+    memcpy(data + 4, json, len);
+    return libxl__twin_config_parse(data, len + 4, c);
+}
+
+static void t_config_three_fields_are_found(void **state)
+{
+    struct twin_config c;
+
+    assert_null(parse("{" INFO "," BUILD "}", &c));
+    assert_string_equal(c.name, "guest");
+    assert_string_equal(c.uuid, UUID);
+    assert_int_equal(c.max_memkb, 98304);
+}
+
+static void t_config_same_words_elsewhere_do_not_count(void **state)
+{
+    struct twin_config c;
+
+    assert_null(parse(
+        "{" INFO ",\"name\":\"x\",\"disks\":[{\"name\":\"y\",\"b_info\":{\"max_memkb\":1}},"
+        "[\"uuid\"],true,null,-1.5]," BUILD ",\"on\":{\"uuid\":\"z\",\"c_info\":{\"name\":\"w\"}}}",
+        &c));
+    assert_string_equal(c.name, "guest");
+    assert_string_equal(c.uuid, UUID);
+    assert_int_equal(c.max_memkb, 98304);
+}
+
+static void t_config_bad_ones_are_refused(void **state)
+{
+    static const char *const bad[] = {
+        "",
+        "null",
+        "1",
+        "[]",
+        "{",
+        "{}",
+        "{" INFO "}",
+        "{" BUILD "}",
+        "{" INFO "," BUILD,
+        "{" INFO "," BUILD "}}",
+        "{\"c_info\":{\"name\":\"\",\"uuid\":\"" UUID "\"}," BUILD "}",
+        "{\"c_info\":{\"name\":\"a\",\"uuid\":\"zz\"}," BUILD "}",
+        "{\"c_info\":{\"name\":\"a\\u0000b\",\"uuid\":\"" UUID "\"}," BUILD "}",
+        "{\"c_info\":{\"name\":\"0123456789012345678901234567890123456789012345678901234567890123"
+        "456789\",\"uuid\":\"" UUID "\"}," BUILD "}",
+        "{" INFO ",\"b_info\":{\"max_memkb\":0}}",
+        "{" INFO ",\"b_info\":{\"max_memkb\":-1}}",
+        "{" INFO ",\"b_info\":{\"max_memkb\":1e9}}",
+        "{" INFO ",\"b_info\":{\"max_memkb\":99999999999999999999999999}}",
+        "{" INFO ",\"b_info\":{\"max_memkb\":\"98304\"}}",
+    };
+    struct twin_config c;
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (!parse(bad[i], &c)) fail_msg("accepted: %s", bad[i]);
+}
+
+static void t_config_depth_is_bounded(void **state)
+{
+    struct twin_config c;
+    char *deep = malloc(65000);
+
+    memset(deep, '[', 64000);
+    memcpy(deep, "{\"a\":", 5);
+    deep[64000] = '\0';
+    assert_non_null(parse(deep, &c));
+    free(deep);
+}
+
+static void t_config_lengths_must_agree(void **state)
+{
+    struct twin_config c;
+    unsigned char data[16] = {9, 0, 0, 0, '{', '}'};
+
+    assert_non_null(libxl__twin_config_parse(data, 7, &c));
+    assert_non_null(libxl__twin_config_parse(data, 4, &c));
+    assert_non_null(libxl__twin_config_parse(data, 0, &c));
+    channel_put32(data, 2);
+    assert_non_null(libxl__twin_config_parse(data, 6, &c)); /* no NUL */
+}
+
+static void t_header_is_checked(void **state)
+{
+    unsigned char h[XL_IMAGE_HEADER_LEN] = "Xen saved domain, xl format\n \0 \r";
+    uint32_t len;
+
+    channel_put32(h + 32, 0x01020304);
+    channel_put32(h + 36, 3);
+    channel_put32(h + 44, 1000);
+    assert_null(libxl__twin_header_check(h, &len));
+    assert_int_equal(len, 1000);
+    for (size_t i = 0; i < 40; i++) {
+        h[i] ^= 0x40;
+        assert_non_null(libxl__twin_header_check(h, &len));
+        h[i] ^= 0x40;
+    }
+    channel_put32(h + 44, 3);
+    assert_non_null(libxl__twin_header_check(h, &len));
+    channel_put32(h + 44, XL_IMAGE_DATA_MAX + 1);
+    assert_non_null(libxl__twin_header_check(h, &len));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_config_three_fields_are_found),
+        cmocka_unit_test(t_config_same_words_elsewhere_do_not_count),
+        cmocka_unit_test(t_config_bad_ones_are_refused),
+        cmocka_unit_test(t_config_depth_is_bounded),
+        cmocka_unit_test(t_config_lengths_must_agree),
+        cmocka_unit_test(t_header_is_checked),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
