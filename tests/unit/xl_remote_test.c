@@ -146,10 +146,11 @@ static void t_remote_header_and_config_arrive(void **state)
                                          0, 0, 11, 0, 0, 0, 7, 0, 0, 0};
     unsigned char bytes[128];
     struct world w;
-    char *path = tempnam("/tmp", "xlrem"), script[256];
+    char path[] = "/tmp/xl_remote_XXXXXX", script[256];
     size_t n;
     FILE *f;
 
+    close(mkstemp(path));
     snprintf(script, sizeof(script), READY "cat >%s", path);
     assert_int_equal(meet(&w, script, 5000), XL_REMOTE_READY);
     assert_int_equal(xl_remote_send_config(&w.r, "{\"a\":1"), XL_DONE);
@@ -159,7 +160,6 @@ static void t_remote_header_and_config_arrive(void **state)
     n = fread(bytes, 1, sizeof(bytes), f);
     fclose(f);
     unlink(path);
-    free(path);
     assert_int_equal(n, 48 + 4 + 7);
     assert_memory_equal(bytes, "Xen saved domain, xl format\n \0 \r", 32);
     assert_memory_equal(bytes + 32, head, sizeof(head));
