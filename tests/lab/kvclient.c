@@ -8,7 +8,6 @@
  *   gap     prints the longest time without an acknowledgement
  *   clock   prints the clock of the log and the time of day
  */
-#define _GNU_SOURCE
 #include "kvclient.h"
 
 #include <errno.h>

@@ -4,7 +4,6 @@
  * and answers return it, so answers may come late, twice or never, over TCP and
  * UDP alike. A write whose answer is lost is never repeated: the next has a new key.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

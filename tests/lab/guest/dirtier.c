@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
-#define _GNU_SOURCE
 #include "dirtier.h"
 
 #include <errno.h>

@@ -4,7 +4,6 @@
  * with all its data in memory, a tick counter, a memory dirtier and a sender of
  * unasked packets. One thread, one epoll loop; nothing here waits elsewhere.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -31,8 +31,8 @@ guest_build() {
     install -m 644 "$IMAGE"/guest-modules/* "$root/lib/"
     install -m 755 "$LAB_DIR/guest/init" "$root/etc/rc"
     install -m 644 "$LAB_DIR/guest/inittab" "$root/etc/inittab"
-    if ! gcc -std=c11 -O2 -Wall -Wextra -static -s -o "$root/bin/xtguest" "$LAB_DIR"/guest/*.c ||
-        ! gcc -std=c11 -O2 -Wall -Wextra -o "$work/kvclient" "$LAB_DIR"/kvclient*.c; then
+    if ! gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -s -o "$root/bin/xtguest" "$LAB_DIR"/guest/*.c ||
+        ! gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -o "$work/kvclient" "$LAB_DIR"/kvclient*.c; then
         rm -rf "$work"
         die "the test guest's programs do not compile, see above"
     fi
