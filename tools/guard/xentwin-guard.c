@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * xentwin-guard: outlives the operation that protects a guest and acts when it dies
- * (libxl_guard.h).
+ * xentwin-guard: outlives the operation that protects a guest, and acts when that dies.
  *
  *   wait --goodbye--> exit 0
  *     '--end of file, or the operation's process is gone:
@@ -9,11 +8,10 @@
  *            phase S --------------------------------> stay stopped
  *            phase P, rule primary, no arbiter --------------------> go on
  *            phase P, otherwise: pause at once, then ask --granted-> go on
- *                                                   '----refused---> stay stopped, the output stays
- * closed
+ *                                                   '----refused---> stay stopped
  *
- * It writes nothing, to no log either, unless it has to act. Its only descriptor at the start is
- * the socket, as 0.
+ * Who stays stopped keeps the output closed (libxl_guard.h). The guard writes nothing, to no log
+ * either, unless it has to act. Its only open file at the start is the socket, as 0.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -278,6 +276,51 @@ static bool parse_number(const char *text, long min, long max, long *value)
     return !errno && end != text && !*end && *value >= min && *value <= max;
 }
 
+static bool take_option(struct guard *g, int o, char *arg)
+{
+    struct arbiter_case *c = &g->arbiter.c;
+    long value = 0;
+    bool ok = true;
+
+    switch (o) {
+    case 'n':
+        c->domain = arg;
+        break;
+    case 'u':
+        g->uuid = arg;
+        break;
+    case 's':
+        c->self = arg;
+        break;
+    case 'p':
+        c->peer = arg;
+        break;
+    case 'x':
+        c->session = arg;
+        break;
+    case 'i':
+        g->ifb = arg;
+        break;
+    case 'd':
+        ok = parse_number(arg, 1, 0x7fef, &value);
+        g->domid = (uint32_t)value;
+        break;
+    case 'l':
+        ok = parse_number(arg, 1, 86400000, &value);
+        c->limit_ms = (int)value;
+        break;
+    case 'P':
+        ok = parse_number(arg, 1, INT32_MAX, &value);
+        g->parent_pid = (pid_t)value;
+        break;
+    case 'r':
+        ok = !strcmp(arg, "primary") || !strcmp(arg, "backup");
+        c->rule = strcmp(arg, "backup") ? LINK_LOSS_PRIMARY : LINK_LOSS_BACKUP;
+        break;
+    }
+    return ok;
+}
+
 static int parse_args(struct guard *g, int argc, char **argv)
 {
     static const struct option opts[] = {{"domain", 1, NULL, 'n'},   {"domid", 1, NULL, 'd'},
@@ -286,52 +329,13 @@ static int parse_args(struct guard *g, int argc, char **argv)
                                          {"limit-ms", 1, NULL, 'l'}, {"on-link-loss", 1, NULL, 'r'},
                                          {"ifb", 1, NULL, 'i'},      {"parent", 1, NULL, 'P'},
                                          {NULL, 0, NULL, 0}};
-    struct arbiter_case *c = &g->arbiter.c;
-    long value;
+    const struct arbiter_case *c = &g->arbiter.c;
     int o;
 
     opterr = 0;
     while ((o = getopt_long(argc, argv, "", opts, NULL)) != -1) {
-        bool ok = true;
-        switch (o) {
-        case 'n':
-            c->domain = optarg;
-            break;
-        case 'u':
-            g->uuid = optarg;
-            break;
-        case 's':
-            c->self = optarg;
-            break;
-        case 'p':
-            c->peer = optarg;
-            break;
-        case 'x':
-            c->session = optarg;
-            break;
-        case 'i':
-            g->ifb = optarg;
-            break;
-        case 'd':
-            ok = parse_number(optarg, 1, 0x7fef, &value);
-            g->domid = (uint32_t)value;
-            break;
-        case 'l':
-            ok = parse_number(optarg, 1, 86400000, &value);
-            c->limit_ms = (int)value;
-            break;
-        case 'P':
-            ok = parse_number(optarg, 1, INT32_MAX, &value);
-            g->parent_pid = (pid_t)value;
-            break;
-        case 'r':
-            ok = !strcmp(optarg, "primary") || !strcmp(optarg, "backup");
-            c->rule = strcmp(optarg, "backup") ? LINK_LOSS_PRIMARY : LINK_LOSS_BACKUP;
-            break;
-        default:
-            return usage("option", argv[optind - 1]);
-        }
-        if (!ok) return usage("value", optarg);
+        if (o == '?') return usage("option", argv[optind - 1]);
+        if (!take_option(g, o, optarg)) return usage("value", optarg);
     }
     if (optind != argc) return usage("argument", argv[optind]);
     if (!c->domain || !g->domid || !g->uuid || !c->self || !c->peer || !c->session ||

@@ -7,10 +7,10 @@
  *
  * Invariants:
  *  1. verdict() is called once per ask, from the loop, never from inside libxl__arbiter_ask.
- *  2. Only exit status 0 grants. Whatever we do not understand refuses: a guest that stays down can
- * be started by a person, two copies cannot be merged.
+ *  2. Only exit status 0 grants. Whatever we do not understand refuses: a guest that stays down
+ *     can be started by a person, two copies cannot be merged.
  *  3. The command gets no descriptor of ours: its output goes into a pipe, since our stdout and
- * stderr may lead to the host that is gone.
+ *     stderr may lead to the host that is gone.
  */
 #include <assert.h>
 #include <errno.h>
@@ -30,8 +30,7 @@
 
 #define COMMAND_LIMIT_MIN_MS 10000
 #define KILL_LIMIT_MS 1000
-#define OUTPUT_READS_MAX                                                                           \
-    64 /* of one buffer each per turn: a command that floods us cannot hold the loop */
+#define OUTPUT_READS_MAX 64 /* per turn: a command that floods us cannot hold the loop */
 
 /* The running command. Its own allocation: the kernel may keep it longer than the arbiter lives. */
 struct arbiter_command {
@@ -201,29 +200,46 @@ static char **command_environment(libxl__gc *gc, const struct arbiter_case *c, c
     return env;
 }
 
+/* The shell puts the words behind the command itself: no quoting of ours can go wrong. */
+static char **command_args(libxl__gc *gc, const struct arbiter_case *c, const char *epoch)
+{
+    const char *script = libxl__sprintf(gc, "%s \"$@\"", c->command);
+    const char *role = c->primary ? "primary" : "backup";
+    const char *args[] = {"sh",    "-c",    script, "arbiter", c->domain,
+                          c->self, c->peer, epoch,  role,      c->session};
+    size_t n = sizeof(args) / sizeof(*args);
+    char **argv = libxl__zalloc(gc, (n + 1) * sizeof(*argv));
+
+    for (size_t i = 0; i < n; i++)
+        argv[i] = libxl__strdup(gc, args[i]);
+    return argv;
+}
+
+/*
+ * In the child. Own session: no terminal to ask a person at, and one group to kill. Signals that we
+ * ignore (the guard does) are not ignored here: the command may rely on them, as timeout(1) does.
+ */
+static void __attribute__((noreturn)) run_command(int out, char **argv, char **env)
+{
+    for (int sig = 1; sig < NSIG; sig++)
+        signal(sig, SIG_DFL);
+    setsid();
+    environ = env;
+    if (dup2(out, 2) != 2) _exit(127);
+    close_range(3, UINT_MAX, 0);
+    libxl__exec(-1, 2, 2, "/bin/sh", argv);
+}
+
 static int start_command(libxl__arbiter *a)
 {
-    const struct arbiter_case *c = &a->c;
     struct arbiter_command *cmd = NULL;
     libxl__gc gc;
     int fds[2] = {-1, -1}, rc;
     pid_t pid;
 
     libxl__gc_init(&gc, libxl__loop_gc(a->loop)->lg);
-    char *epoch = libxl__sprintf(&gc, "%" PRIu64, c->epoch);
-    char *script = libxl__sprintf(&gc, "%s \"$@\"", c->command);
-    char *argv[] = {(char *)"sh",
-                    (char *)"-c",
-                    script,
-                    (char *)"arbiter",
-                    (char *)c->domain,
-                    (char *)c->self,
-                    (char *)c->peer,
-                    epoch,
-                    (char *)(c->primary ? "primary" : "backup"),
-                    (char *)c->session,
-                    NULL};
-    char **env = command_environment(&gc, c, epoch);
+    char *epoch = libxl__sprintf(&gc, "%" PRIu64, a->c.epoch);
+    char **argv = command_args(&gc, &a->c, epoch), **env = command_environment(&gc, &a->c, epoch);
 
     if (pipe2(fds, O_CLOEXEC)) {
         LOGE(&gc, ERROR, "no pipe for the arbiter command");
@@ -232,11 +248,7 @@ static int start_command(libxl__arbiter *a)
     }
     rc = libxl__fd_nonblock(&gc, fds[0], true);
     if (rc) goto out;
-    cmd = calloc(1, sizeof(*cmd));
-    if (!cmd) {
-        rc = ERROR_NOMEM;
-        goto out;
-    }
+    cmd = libxl__realloc_array(NULL, 1, sizeof(*cmd));
     libxl__ev_child_init(&cmd->child);
     cmd->owner = a;
     pid = libxl__ev_child_fork(a->loop, &cmd->child, command_exited);
@@ -244,14 +256,7 @@ static int start_command(libxl__arbiter *a)
         rc = ERROR_FAIL;
         goto out;
     }
-    if (!pid) {
-        /* Own session: no terminal to ask a person at, and one group to kill. */
-        setsid();
-        environ = env;
-        if (dup2(fds[1], 2) != 2) _exit(127);
-        close_range(3, UINT_MAX, 0);
-        libxl__exec(-1, 2, 2, "/bin/sh", argv);
-    }
+    if (!pid) run_command(fds[1], argv, env);
     a->running = cmd;
     cmd = NULL;
     rc = libxl__ev_fd_register(a->loop, &a->output, output_ready, fds[0], POLLIN);

@@ -3,12 +3,10 @@
  * The control socket of a running operation: the operation's end.
  *
  *   <dir>/<side>-<domain>.lock   flocked for the life of the operation: who holds it is alive
- *   <dir>/<side>-<domain>.sock   made and removed only by who holds the lock, so a stale one may be
- * replaced
+ *   <dir>/<side>-<domain>.sock   only who holds the lock makes, replaces or removes it
  *
  * Invariants:
- *  1. At most CLIENTS_MAX connections; each has CONTROL_LINE_MAX to say its line in, and
- * LINE_LIMIT_MS.
+ *  1. At most CLIENTS_MAX connections; each may say CONTROL_LINE_MAX bytes, in LINE_LIMIT_MS.
  *  2. A request id is used once; answering one that is gone does nothing.
  *  3. No answer blocks: what does not fit into the socket's buffer at once is the client's loss.
  */

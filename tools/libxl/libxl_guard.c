@@ -7,10 +7,10 @@
  *        '------------- socket pair, SOCK_SEQPACKET ------------'
  *
  * Invariants:
- *  1. The guard never has an older phase than ours queued in its socket: a phase that cannot be
- * queued at once costs the guard its life, and the next one is told the new phase first.
- *  2. Our end is closed only after a goodbye was queued or the guard is dead: a guard that sees the
- * end of file acts.
+ *  1. The guard's last queued phase is ours: a phase that cannot be queued soon costs the guard
+ *     its life, and the next one is told the new phase first.
+ *  2. Our end is closed only after a goodbye was queued or the guard is dead: a guard that sees
+ *     the end of file acts.
  */
 #include <assert.h>
 #include <errno.h>
