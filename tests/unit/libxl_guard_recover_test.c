@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * What is done to a guest after its protection died, on a Xen of one guest: every call that changes something writes its
- * name, and the test compares the order.
+ * What is done to a guest after its protection died, on a Xen of one guest: every call that changes
+ * something writes its name, and the test compares the order.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,8 +41,8 @@ static struct {
     const char *type;
     char request[32];
     bool mark, no_xenstore;
-    int conflicts; /* so many transactions fail first; the guest accepts the request at the last if accepts */
-    bool accepts;
+    int conflicts; /* so many transactions fail first */
+    bool accepts; /* the guest accepts the request at the last conflict */
     int events[2]; /* a pipe: one byte per change of the request */
     bool watching;
     /* later */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The guard as a real process, with the actions on the guest replaced: they only write their name into a file.
+ * The guard as a real process, with the actions on the guest replaced: they only write their name
+ * into a file.
  *
- * This program is three: the test, the operation (a child that is killed with SIGKILL), and the guard, which the operation
- * starts from this very file under the name xentwin-guard.
+ * This program is three: the test, the operation (a child that is killed with SIGKILL), and the
+ * guard, which the operation starts from this very file under the name xentwin-guard.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -127,7 +128,10 @@ static void op_turns_until_died(struct op *op)
         libxl__loop_once(op->loop, 1000);
 }
 
-/* Starts an operation that runs script and then waits for its end; *script reports the guard once more if it changed. */
+/*
+ * Starts an operation that runs script and then waits for its end; *script reports the guard once
+ * more if it changed.
+ */
 static void begin(struct fixture *f, void (*script)(struct op *op))
 {
     int fds[2];

@@ -16,10 +16,12 @@
 
 enum link_loss_rule { LINK_LOSS_PRIMARY, LINK_LOSS_BACKUP };
 
-/* All strings borrowed for the life of the request. Plain data: the guard process carries it too. */
+/*
+ * All strings borrowed for the life of the request. Plain data: the guard process carries it too.
+ */
 struct arbiter_case {
     enum link_loss_rule rule;
-    const char *command;  /* NULL: none. Run by /bin/sh -c with the arguments below appended, each quoted */
+    const char *command;  /* for /bin/sh -c, see _ask; NULL: none */
     const char *domain;   /* guest name */
     const char *self;     /* this host's name */
     const char *peer;     /* the other host's name */
@@ -35,7 +37,10 @@ struct libxl__arbiter {
     libxl__loop *loop;
     struct arbiter_case c;
     void *user;
-    /* Once: granted says whether this side may let the guest run; why is one line for the log, which is the caller's. */
+    /*
+     * Once: granted says whether this side may let the guest run; why is one line for the log,
+     * which is the caller's.
+     */
     void (*verdict)(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why);
     /* own */
     libxl__ev_time timer;
@@ -48,9 +53,11 @@ struct libxl__arbiter {
 
 void libxl__arbiter_init(libxl__arbiter *a);
 /*
- * Decides. Without a command the verdict comes at the next turn of the loop by the rule alone; with one the command is run
- * as `CMD DOMAIN SELF PEER EPOCH primary|backup SESSION` (also in the environment as XENTWIN_DOMAIN, _SELF, _PEER, _EPOCH,
- * _ROLE, _SESSION); exit 0 grants; anything else, a signal, or no answer in max(limit_ms, 10 s) refuses (the command is killed, its process group too).
+ * Decides. Without a command the verdict comes at the next turn of the loop by the rule alone; with
+ * one the command is run as `CMD DOMAIN SELF PEER EPOCH primary|backup SESSION` (also in the
+ * environment as XENTWIN_DOMAIN, _SELF, _PEER, _EPOCH, _ROLE, _SESSION); exit 0 grants; anything
+ * else, a signal, or no answer in max(limit_ms, 10 s) refuses (the command is killed, its process
+ * group too).
  */
 int libxl__arbiter_ask(libxl__arbiter *a);
 /* Kills a running command; no verdict any more. Safe twice. */

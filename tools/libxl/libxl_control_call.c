@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The control socket of a running operation: its names, and the end of who asks (xl remus --stop, --status ...).
+ * The control socket of a running operation: its names, and the end of who asks (xl remus --stop,
+ * --status ...).
  *
- * The answer is read up to the end of file, at most CONTROL_ANSWER_MAX bytes, within one limit for the whole call.
+ * The answer is read up to the end of file, at most CONTROL_ANSWER_MAX bytes, within one limit for
+ * the whole call.
  */
 #include <errno.h>
 #include <stdio.h>

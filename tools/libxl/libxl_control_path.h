@@ -13,7 +13,10 @@
 
 /* /run/xentwin, or XENTWIN_RUN_DIR (tests). */
 const char *control_dir(void);
-/* Checks side and domain and makes the path of the socket ("sock") or its lock ("lock"). 0 or ERROR_INVAL, logged. */
+/*
+ * Checks side and domain and makes the path of the socket ("sock") or its lock ("lock"). 0 or
+ * ERROR_INVAL, logged.
+ */
 int control_path(libxl__gc *gc, char path[CONTROL_PATH_SIZE], const char *side, const char *domain,
                  const char *suffix);
 
