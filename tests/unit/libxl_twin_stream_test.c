@@ -526,11 +526,6 @@ static void t_stream_capture_hvm_folds(void **state)
     fold_capture("cap-hvm-remus.tx", 15);
 }
 
-static void t_stream_capture_pv_folds(void **state)
-{
-    fold_capture("cap-pv-remus.tx", 12);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -552,7 +547,6 @@ int main(void)
         cmocka_unit_test(t_stream_prefix_goes_out_first),
         cmocka_unit_test(t_stream_capture_pvh_folds),
         cmocka_unit_test(t_stream_capture_hvm_folds),
-        cmocka_unit_test(t_stream_capture_pv_folds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
