@@ -5,7 +5,7 @@
  *     g0 ==veth== g0h --.                 .-- oh ==veth== o       we send raw frames into g0, g1 (the guest's side of its NICs)
  *     g1 ==veth== g1h --+-- bridge bri ---'                       and see at o what leaves the host
  *
- * Needs root and the kernel modules bridge, veth, ifb, sch_plug, sch_prio, sch_ingress, cls_matchall, act_mirred: else exit 77, unless
+ * Needs root and the kernel modules bridge, veth, ifb, sch_plug, sch_prio, sch_ingress, cls_matchall, act_mirred, act_gact: else exit 77, unless
  * XENTWIN_LIVE=1 says that they must be there. No libraries but those of the product, so that it runs in a bare dom0.
  */
 #include <errno.h>
@@ -582,7 +582,7 @@ int main(void)
         return skip("cannot make a bridge and veth pairs");
     if (!getenv("XENTWIN_LIVE") &&
         libxl__netbuffer_setup_ifs(&gc, IFB, nics, 2, LIMIT, &nb))
-        return skip("the kernel lacks ifb, sch_plug, sch_prio, sch_ingress, cls_matchall or act_mirred");
+        return skip("the kernel lacks ifb, sch_plug, sch_prio, sch_ingress, cls_matchall, act_mirred or act_gact");
     libxl__netbuffer_teardown(&gc, nb);
     in_fd[0] = packet_socket("g0");
     in_fd[1] = packet_socket("g1");

@@ -20,7 +20,7 @@
  *
  * Limit: limit_bytes of held frames, half for each of the two epochs; what comes beyond is dropped at the tail as on a full network
  * card queue (TCP retransmits; the drop counter is visible through _stats and `tc -s qdisc show dev remus<domid>`).
- * netback holds at most 256 requests per queue of a PV NIC until their frames left: a guest that sends more in one epoch waits, unharmed.
+ * Held frames are copies: they keep nothing of the guest's memory mapped, and it can be destroyed at any time.
  *
  * A NIC that is attached after _setup is not held. An interface that has an ingress qdisc already is refused: its rules come first
  * and could let frames pass.
@@ -71,7 +71,7 @@ void libxl__netbuffer_abandon(libxl__netbuffer *nb);
 int libxl__netbuffer_remove(libxl__gc *gc, const char *ifb);
 /*
  * The guest runs elsewhere: what is held is dropped, never sent. Deletes the ifb; the redirections stay and drop what still comes, until the
- * interfaces go with the domain (or _remove). To be called before the domain is destroyed: netback waits for held frames. Not there: 0.
+ * interfaces go with the domain (or _remove). Not there: 0.
  */
 int libxl__netbuffer_discard(libxl__gc *gc, const char *ifb);
 

@@ -16,6 +16,7 @@
 #include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <linux/tc_act/tc_gact.h>
 #include <linux/tc_act/tc_mirred.h>
 #include <net/if.h>
 #include <netlink/attr.h>
@@ -365,26 +366,43 @@ int libxl__nl_qdisc_get(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
     return r ? fail(gc, &ex, r, "cannot look at a qdisc") : 0;
 }
 
-/* The options of a matchall rule: one action, redirect to the output of to. 0 or negative. */
+/* One action of a rule. 0 or negative. */
+static int put_action(struct nl_msg *msg, int nr, const char *kind, const char *cookie, int attr,
+                      const void *parms, int len)
+{
+    struct nlattr *act = nla_nest_start(msg, nr), *opts;
+    int put = nla_put_string(msg, TCA_ACT_KIND, kind);
+
+    put |= nla_put(msg, TCA_ACT_COOKIE, (int)strlen(cookie) + 1, cookie);
+    opts = nla_nest_start(msg, TCA_ACT_OPTIONS);
+    put |= nla_put(msg, attr, len, parms);
+    if (!act || !opts)
+        return -1;
+    nla_nest_end(msg, opts);
+    nla_nest_end(msg, act);
+    return put;
+}
+
+/*
+ * The options of a matchall rule: redirect a copy to the output of to, drop the original. A redirection that ends the rule
+ * would pass the frame on itself; with "pipe" the kernel clones it, and cloning copies what netback has mapped of the guest's memory.
+ * A held frame must not keep that: the guest's ring would fill up, and destroying the guest would block all of xenbus in this domain.
+ */
 static int put_redirect(struct nl_msg *msg, int to, const char *cookie)
 {
     struct tc_mirred mirred = {
-        .action = TC_ACT_STOLEN, .eaction = TCA_EGRESS_REDIR, .ifindex = (uint32_t)to};
-    struct nlattr *opts, *acts, *act, *actopts;
+        .action = TC_ACT_PIPE, .eaction = TCA_EGRESS_REDIR, .ifindex = (uint32_t)to};
+    struct tc_gact drop = {.action = TC_ACT_STOLEN};
+    struct nlattr *opts, *acts;
     int put = nla_put_string(msg, TCA_KIND, "matchall");
 
     opts = nla_nest_start(msg, TCA_OPTIONS);
     put |= nla_put_u32(msg, TCA_MATCHALL_FLAGS, TCA_CLS_FLAGS_SKIP_HW);
     acts = nla_nest_start(msg, TCA_MATCHALL_ACT);
-    act = nla_nest_start(msg, 1);
-    put |= nla_put_string(msg, TCA_ACT_KIND, "mirred");
-    put |= nla_put(msg, TCA_ACT_COOKIE, (int)strlen(cookie) + 1, cookie);
-    actopts = nla_nest_start(msg, TCA_ACT_OPTIONS);
-    put |= nla_put(msg, TCA_MIRRED_PARMS, sizeof(mirred), &mirred);
-    if (!opts || !acts || !act || !actopts)
+    put |= put_action(msg, 1, "mirred", cookie, TCA_MIRRED_PARMS, &mirred, sizeof(mirred));
+    put |= put_action(msg, 2, "gact", cookie, TCA_GACT_PARMS, &drop, sizeof(drop));
+    if (!opts || !acts)
         return -1;
-    nla_nest_end(msg, actopts);
-    nla_nest_end(msg, act);
     nla_nest_end(msg, acts);
     nla_nest_end(msg, opts);
     return put;
@@ -406,7 +424,7 @@ int libxl__nl_redirect_add(libxl__gc *gc, libxl__nl *nl, int from, int to, const
     rc = request(gc, nl, msg, msg ? put_redirect(msg, to, cookie) : -1,
                  libxl__sprintf(gc, "cannot redirect interface %d", from));
     if (rc == ERROR_NOTFOUND) {
-        LOG(gc, ERROR, "cannot redirect interface %d: kernel module cls_matchall or act_mirred missing",
+        LOG(gc, ERROR, "cannot redirect interface %d: kernel module cls_matchall, act_mirred or act_gact missing",
             from);
         rc = ERROR_FAIL;
     }

@@ -50,7 +50,7 @@ int libxl__nl_qdisc_get(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
                         struct nl_qdisc *qdisc);
 
 /*
- * Every frame of every protocol that comes in at from goes to to. Fails with ERROR_DEVICE_EXISTS when from has an ingress qdisc already.
+ * Every frame of every protocol that comes in at from goes to to, as a copy that keeps nothing of the sender's memory. Fails with ERROR_DEVICE_EXISTS when from has an ingress qdisc already.
  * cookie (at most 16 bytes with its NUL) marks the rule as ours, so that it is found again when to is gone.
  */
 int libxl__nl_redirect_add(libxl__gc *gc, libxl__nl *nl, int from, int to, const char *cookie);
