@@ -42,7 +42,7 @@ static struct {
     char request[32];
     bool mark, no_xenstore;
     int conflicts; /* so many transactions fail first */
-    bool accepts; /* the guest accepts the request at the last conflict */
+    bool accepts;  /* the guest accepts the request at the last conflict */
     int events[2]; /* a pipe: one byte per change of the request */
     bool watching;
     /* later */

@@ -21,14 +21,14 @@ enum link_loss_rule { LINK_LOSS_PRIMARY, LINK_LOSS_BACKUP };
  */
 struct arbiter_case {
     enum link_loss_rule rule;
-    const char *command;  /* for /bin/sh -c, see _ask; NULL: none */
-    const char *domain;   /* guest name */
-    const char *self;     /* this host's name */
-    const char *peer;     /* the other host's name */
-    const char *session;  /* unique per protection (uuid): both sides have the same */
-    uint64_t epoch;       /* last acknowledged checkpoint that this side knows */
-    bool primary;         /* which side asks */
-    int limit_ms;         /* how long the command may take, and the second asker's delay */
+    const char *command; /* for /bin/sh -c, see _ask; NULL: none */
+    const char *domain;  /* guest name */
+    const char *self;    /* this host's name */
+    const char *peer;    /* the other host's name */
+    const char *session; /* unique per protection (uuid): both sides have the same */
+    uint64_t epoch;      /* last acknowledged checkpoint that this side knows */
+    bool primary;        /* which side asks */
+    int limit_ms;        /* how long the command may take, and the second asker's delay */
 };
 
 typedef struct libxl__arbiter libxl__arbiter;

@@ -31,10 +31,10 @@ typedef struct libxl__guard libxl__guard;
 struct libxl__guard {
     /* caller fills */
     libxl__loop *loop;
-    struct arbiter_case c;  /* epoch is ignored, see _update */
+    struct arbiter_case c; /* epoch is ignored, see _update */
     uint32_t domid;
-    const char *uuid;       /* of the domain, text: never act on another one */
-    const char *ifb;        /* name of the plug's ifb device, or NULL */
+    const char *uuid; /* of the domain, text: never act on another one */
+    const char *ifb;  /* name of the plug's ifb device, or NULL */
     void *user;
     /*
      * The guard died although we live; it has been started again (rc 0) or could not be (rc). May

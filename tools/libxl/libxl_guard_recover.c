@@ -115,9 +115,11 @@ static bool read_node(const struct recover *r, xs_transaction_t t, const char *p
     unsigned int len = 0;
     char *text = xs_read(r->xs, t, path, &len);
 
-    if (value) *value = text ? libxl__sprintf(r->gc, "%.*s", (int)len, text) : NULL;
+    bool found = text;
+
+    if (value) *value = found ? libxl__sprintf(r->gc, "%.*s", (int)len, text) : NULL;
     free(text);
-    return text;
+    return found;
 }
 
 /* Clears a request to suspend that the guest has not accepted yet; it accepts in a transaction,
