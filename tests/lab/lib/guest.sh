@@ -5,6 +5,7 @@
 # of the guest's program needs no new image. Both lie in /srv/guest on both hosts.
 
 GUEST_MEM_MB=96
+GUEST_LIMIT_S=240
 
 guest_hash() {
     { echo "$IMAGE" && cat "$LAB_DIR"/guest/* "$LAB_DIR"/kvclient*.[ch] "$LAB_DIR/lib/guest.sh"; } |
@@ -152,7 +153,7 @@ guest_place() {
 }
 
 guest_start() {
-    local host=${1-} type=${2-} name mem=$GUEST_MEM_MB limit=120
+    local host=${1-} type=${2-} name mem=$GUEST_MEM_MB limit=$GUEST_LIMIT_S
     check_host "$host"
     check_guest_type "$type"
     name=$type
@@ -194,7 +195,7 @@ guest_console() {
 }
 
 cmd_guest() {
-    local action=${1-} name='' mem=$GUEST_MEM_MB limit=120
+    local action=${1-} name='' mem=$GUEST_MEM_MB limit=$GUEST_LIMIT_S
     shift || bad_usage "guest: no action given: say start, stop, wait, ip, config or console"
     if [ "$action" = config ]; then
         check_guest_type "${1-}"

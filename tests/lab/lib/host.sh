@@ -7,7 +7,7 @@ HOST_MEMORY_MB=2048
 HOST_CPU=EPYC,-smap,-smep,-monitor,-rdtscp,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma
 XEN_ARGS='console=com1 com1=115200,8n1 dom0_mem=768M,max:768M cpuidle=no spec-ctrl=no'
 XEN_ARGS+=' loglvl=all guest_loglvl=all sched=credit2'
-READY_LIMIT_S=120
+READY_LIMIT_S=300
 
 host_mark() { echo "-pidfile $RUN/$1/qemu.pid"; }
 host_pid() { pid_of "$RUN/$1/qemu.pid" "$(host_mark "$1")"; }
