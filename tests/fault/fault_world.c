@@ -26,7 +26,8 @@ static libxl__dom_suspend *suspend;
 static libxl__ao_abortable *abortable;
 static bool hello_due, stopped_due, peer_silent, abort_due;
 static uint64_t ack_due;
-static int helper_step; /* what it asks next: 0 logdirty, 1 suspend, 2 postcopy, 3 checkpoint, 4 gone */
+static int
+    helper_step; /* what it asks next: 0 logdirty, 1 suspend, 2 postcopy, 3 checkpoint, 4 gone */
 static bool helper_alive, helper_waits, suspend_due, terminated, logdirty;
 static libxl__qmp_cmd *qmp_due;
 static libxl__arbiter *arbiter_due;
@@ -126,8 +127,7 @@ int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
 static int xs_pipe[2];
 struct xs_handle *xs_open(unsigned long flags)
 {
-    if (pipe2(xs_pipe, O_CLOEXEC | O_NONBLOCK))
-        abort();
+    if (pipe2(xs_pipe, O_CLOEXEC | O_NONBLOCK)) abort();
     return (struct xs_handle *)&world;
 }
 void xs_close(struct xs_handle *xs)
@@ -150,8 +150,7 @@ void libxl__dom_suspend_init(libxl__dom_suspend *ds)
 }
 int libxl__dom_suspend_prepare(libxl__dom_suspend *ds)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     world.open_things++;
     suspend = ds;
     return 0;
@@ -172,15 +171,13 @@ void libxl__dom_suspend_abort(libxl__egc *egc, libxl__dom_suspend *ds)
 }
 void libxl__dom_suspend_dispose(libxl__dom_suspend *ds)
 {
-    if (suspend)
-        world.open_things--;
+    if (suspend) world.open_things--;
     suspend = NULL;
 }
 int libxl__dom_resume_fast(libxl__gc *gc, xc_interface *xch, struct xs_handle *xs, uint32_t domid)
 {
     if (world.guest == GUEST_IS_SUSPENDED) {
-        if (faulty())
-            return ERROR_FAIL;
+        if (faulty()) return ERROR_FAIL;
         world.guest = GUEST_IS_RUNNING;
     }
     return 0;
@@ -198,16 +195,14 @@ int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
 /* --- QEMU --- */
 int libxl__qmp_open(libxl__loop *l, uint32_t domid, libxl__qmp **qmp)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     world.open_things++;
     *qmp = (libxl__qmp *)&world;
     return 0;
 }
 void libxl__qmp_close(libxl__qmp *qmp)
 {
-    if (qmp)
-        world.open_things--;
+    if (qmp) world.open_things--;
 }
 void libxl__qmp_cmd_init(libxl__qmp_cmd *cmd)
 {
@@ -215,13 +210,11 @@ void libxl__qmp_cmd_init(libxl__qmp_cmd *cmd)
 }
 void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 {
-    if (qmp_due == cmd)
-        qmp_due = NULL;
+    if (qmp_due == cmd) qmp_due = NULL;
 }
 static int qmp_later(libxl__qmp_cmd *cmd)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     qmp_due = cmd;
     return 0;
 }
@@ -234,14 +227,12 @@ int libxl__qmp_cont(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 {
     int rc = qmp_later(cmd);
 
-    if (!rc)
-        world.vm_stopped = false;
+    if (!rc) world.vm_stopped = false;
     return rc;
 }
 int libxl__qmp_save_state(libxl__qmp *qmp, libxl__qmp_cmd *cmd, int fd, bool live)
 {
-    if (ftruncate(fd, 100))
-        abort();
+    if (ftruncate(fd, 100)) abort();
     return qmp_later(cmd);
 }
 int libxl__qmp_global_dirty_log(libxl__qmp *qmp, libxl__qmp_cmd *cmd, bool enable)
@@ -257,16 +248,14 @@ void libxl__netbuffer_ifname(uint32_t domid, char name[16])
 int libxl__netbuffer_setup(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, bool is_hvm,
                            uint64_t limit, libxl__netbuffer **nb)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     world.plug = PLUG_OPEN;
     *nb = (libxl__netbuffer *)&world;
     return 0;
 }
 int libxl__netbuffer_plug(libxl__gc *gc, libxl__netbuffer *nb)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     if (world.plug == PLUG_CLOSED && world.plugged != world.released)
         world.early_output = true; /* two closed epochs: the first would get lost or out */
     world.plug = PLUG_CLOSED;
@@ -275,10 +264,8 @@ int libxl__netbuffer_plug(libxl__gc *gc, libxl__netbuffer *nb)
 }
 int libxl__netbuffer_release(libxl__gc *gc, libxl__netbuffer *nb)
 {
-    if (world.plugged > world.acked)
-        world.early_output = true;
-    if (faulty())
-        return ERROR_FAIL;
+    if (world.plugged > world.acked) world.early_output = true;
+    if (faulty()) return ERROR_FAIL;
     world.released = world.plugged;
     return 0;
 }
@@ -292,8 +279,7 @@ static bool backup_may_run(void)
 }
 int libxl__netbuffer_teardown(libxl__gc *gc, libxl__netbuffer *nb)
 {
-    if (world.plug == PLUG_CLOSED && backup_may_run() && world.denied)
-        world.early_output = true;
+    if (world.plug == PLUG_CLOSED && backup_may_run() && world.denied) world.early_output = true;
     world.plug = PLUG_NONE;
     if (faulty()) {
         world.teardown_failed = true;
@@ -313,8 +299,7 @@ void libxl__save_callout_init(libxl__save_callout *co)
 }
 int libxl__save_callout_start(libxl__save_callout *co)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     helper = co;
     co->child.pid = 1;
     helper_alive = true;
@@ -343,8 +328,7 @@ static void helper_turn(libxl__egc *egc)
     static const enum helper_call asks[] = {HELPER_SWITCH_LOGDIRTY, HELPER_SUSPEND, HELPER_POSTCOPY,
                                             HELPER_CHECKPOINT};
 
-    if (!helper_alive)
-        return;
+    if (!helper_alive) return;
     if (terminated || helper_step == 4) {
         helper_alive = false;
         helper->child.pid = -1;
@@ -363,8 +347,7 @@ void libxl__channel_init(libxl__channel *ch)
 }
 int libxl__channel_start(libxl__channel *ch)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     channel = ch;
     hello_due = true;
     world.open_things++;
@@ -372,15 +355,13 @@ int libxl__channel_start(libxl__channel *ch)
 }
 void libxl__channel_dispose(libxl__channel *ch)
 {
-    if (channel)
-        world.open_things--;
+    if (channel) world.open_things--;
     channel = NULL;
 }
 int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const void *body,
                         size_t len)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     if (type == CHANNEL_COMMIT) {
         world.backup_has_checkpoint = true;
         ack_due = arg;
@@ -407,8 +388,7 @@ static void deliver(libxl__egc *egc, unsigned type, uint64_t arg)
 }
 static void backup_turn(libxl__egc *egc)
 {
-    if (!channel || peer_silent)
-        return;
+    if (!channel || peer_silent) return;
     if (hello_due) {
         hello_due = false;
         deliver(egc, CHANNEL_HELLO, 1);
@@ -441,21 +421,18 @@ void libxl__guard_init(libxl__guard *g)
 }
 int libxl__guard_start(libxl__guard *g)
 {
-    if (faulty())
-        return ERROR_FAIL;
+    if (faulty()) return ERROR_FAIL;
     g->phase = 'U';
     world.open_things++;
     return 0;
 }
 void libxl__guard_update(libxl__guard *g, char phase, uint64_t epoch)
 {
-    if (g->phase)
-        g->phase = phase;
+    if (g->phase) g->phase = phase;
 }
 void libxl__guard_stop(libxl__guard *g)
 {
-    if (g->phase)
-        world.open_things--;
+    if (g->phase) world.open_things--;
     g->phase = 0;
 }
 void libxl__control_init(libxl__control *c)
@@ -464,8 +441,7 @@ void libxl__control_init(libxl__control *c)
 }
 int libxl__control_start(libxl__control *c)
 {
-    if (faulty())
-        return ERROR_LOCK_FAIL;
+    if (faulty()) return ERROR_LOCK_FAIL;
     world.open_things++;
     c->st = (void *)&world;
     return 0;
@@ -475,8 +451,7 @@ void libxl__control_reply(libxl__control *c, unsigned id, const char *text)
 }
 void libxl__control_dispose(libxl__control *c)
 {
-    if (c->st)
-        world.open_things--;
+    if (c->st) world.open_things--;
     c->st = NULL;
 }
 int libxl__control_call(libxl__gc *gc, const char *side, const char *domain, const char *line,
@@ -502,11 +477,9 @@ void world_start(const struct world_setup *setup)
     qmp_due = NULL;
     arbiter_due = NULL;
     now = 1000;
-    if (!quiet)
-        quiet = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
+    if (!quiet) quiet = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
     rc = libxl__loop_new(&loop, quiet, &fake_clock);
-    if (rc)
-        abort();
+    if (rc) abort();
     libxl_replication_info_init(&info);
     libxl_defbool_set(&info.remus.allow_unsafe, !setup->netbuf);
     libxl_defbool_set(&info.remus.netbuf, setup->netbuf);
@@ -519,14 +492,13 @@ void world_start(const struct world_setup *setup)
     info.max_checkpoints = setup->checkpoints;
     info.lg = quiet;
     null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    libxl_replication_start(setup->hvm ? (libxl_ctx *)1 : (libxl_ctx *)2, &info, 1,
-                            null_fd, null_fd, NULL);
+    libxl_replication_start(setup->hvm ? (libxl_ctx *)1 : (libxl_ctx *)2, &info, 1, null_fd,
+                            null_fd, NULL);
 }
 
 static void guest_turn(libxl__egc *egc)
 {
-    if (!suspend_due || !suspend)
-        return;
+    if (!suspend_due || !suspend) return;
     suspend_due = false;
     if (world.guest == GUEST_IS_ENDED) {
         suspend->suspended(egc, suspend, ERROR_DOMAIN_DESTROYED);
@@ -543,8 +515,7 @@ static void rest_turn(libxl__egc *egc)
 
     qmp_due = NULL;
     arbiter_due = NULL;
-    if (cmd)
-        cmd->callback(egc, cmd, 0);
+    if (cmd) cmd->callback(egc, cmd, 0);
     if (a) {
         bool grant = a->c.rule == LINK_LOSS_PRIMARY;
 
@@ -562,8 +533,7 @@ void world_turn(void)
 
     for (int i = 0; i < 4 && !world.completions; i++)
         turns[i](&egc);
-    if (!world.completions)
-        libxl__loop_once(loop, 50);
+    if (!world.completions) libxl__loop_once(loop, 50);
 }
 
 void world_end(void)
@@ -575,14 +545,12 @@ void world_end(void)
 void world_lose_peer(void)
 {
     peer_silent = true;
-    if (channel)
-        channel->lost(&(libxl__egc){loop}, channel, "silence");
+    if (channel) channel->lost(&(libxl__egc){loop}, channel, "silence");
 }
 
 void world_kill_helper(void)
 {
-    if (helper_alive)
-        terminated = true;
+    if (helper_alive) terminated = true;
 }
 
 void world_end_guest(void)
@@ -592,6 +560,5 @@ void world_end_guest(void)
 
 void world_abort(void)
 {
-    if (abortable)
-        abortable->callback(&(libxl__egc){loop}, abortable, ERROR_ABORTED);
+    if (abortable) abortable->callback(&(libxl__egc){loop}, abortable, ERROR_ABORTED);
 }

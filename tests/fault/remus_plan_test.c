@@ -21,27 +21,22 @@
 
 enum what { NOTHING, CALL_FAILS, PEER_LOST, HELPER_DIES, GUEST_ENDS, USER_ABORTS };
 
-static const char *const names[] = {"nothing",      "the n-th call fails", "peer lost",
-                                    "helper dies",  "guest ends",          "user aborts"};
+static const char *const names[] = {"nothing",     "the n-th call fails", "peer lost",
+                                    "helper dies", "guest ends",          "user aborts"};
 
 static void judge(enum what what, int n, const struct world_setup *s)
 {
     struct world *w = &world;
     bool may_run_there = w->backup_has_checkpoint && !w->twin_dropped;
 
-    if (w->completions != 1)
-        fail_msg("%s, n = %d: %d completions", names[what], n, w->completions);
-    if (w->early_output)
-        fail_msg("%s, n = %d: output before its acknowledgement", names[what], n);
-    if (w->open_things)
-        fail_msg("%s, n = %d: %d things left open", names[what], n, w->open_things);
-    if (w->guest == GUEST_IS_ENDED)
-        return;
+    if (w->completions != 1) fail_msg("%s, n = %d: %d completions", names[what], n, w->completions);
+    if (w->early_output) fail_msg("%s, n = %d: output before its acknowledgement", names[what], n);
+    if (w->open_things) fail_msg("%s, n = %d: %d things left open", names[what], n, w->open_things);
+    if (w->guest == GUEST_IS_ENDED) return;
     if (w->guest == GUEST_IS_PAUSED) {
         if (w->plug == PLUG_NONE && w->netbuf_wanted)
             fail_msg("%s, n = %d: paused with open output", names[what], n);
-        if (!w->denied)
-            fail_msg("%s, n = %d: paused although it may run", names[what], n);
+        if (!w->denied) fail_msg("%s, n = %d: paused although it may run", names[what], n);
         return;
     }
     if (w->guest != GUEST_IS_RUNNING || w->vm_stopped)
@@ -82,8 +77,7 @@ static void sweep(enum what what, struct world_setup setup)
 {
     int most = run(NOTHING, 0, &setup), n;
 
-    if (what == CALL_FAILS)
-        most = world.calls;
+    if (what == CALL_FAILS) most = world.calls;
     for (n = 1; n <= most; n++)
         run(what, n, &setup);
 }
