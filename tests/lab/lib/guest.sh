@@ -79,9 +79,9 @@ check_guest_type() {
     esac
 }
 
-# The xl configuration of a guest: type, name, memory in MiB.
+# The xl configuration of a guest: type, name, memory in MiB, kbit/s or nothing.
 guest_config() {
-    local type=$1 name=$2 mem=$3 number mac model='' words
+    local type=$1 name=$2 mem=$3 kbps=$4 number mac model='' words
     number=$(guest_number "$name")
     mac=$(printf '00:16:3e:7e:00:%02x' "$number")
     words="quiet xt.number=$number"
@@ -111,10 +111,10 @@ guest_config() {
             ;;
     esac
     printf 'cmdline = "%s"\n' "$words"
-    printf 'vif = [ "mac=%s,bridge=xenbr0%s" ]\n' "$mac" "$model"
+    printf 'vif = [ "mac=%s,bridge=xenbr0%s" ]\n' "$mac" "$model${kbps:+,rate=${kbps}Kb/s}"
 }
 
-# Reads --name, --mem and --timeout into name, mem and limit of the caller.
+# Reads --name, --mem, --kbps and --timeout into name, mem, kbps and limit of the caller.
 guest_options() {
     while [ $# -gt 0 ]; do
         case $1 in
@@ -129,6 +129,11 @@ guest_options() {
                     bad_usage "guest: --mem '$2' is not usable: give 64 to 1024 (MiB)"
                 mem=$2
                 ;;
+            --kbps)
+                check_value "$@"
+                is_number "$2" || bad_usage "guest: --kbps '$2' is not a number of kbit/s"
+                kbps=$2
+                ;;
             --timeout)
                 check_value "$@"
                 check_seconds --timeout "$2"
@@ -142,9 +147,9 @@ guest_options() {
 
 # The configuration goes to both hosts: the backup must find the same files.
 guest_place() {
-    local name=$1 type=$2 mem=$3 host
+    local name=$1 type=$2 mem=$3 kbps=$4 host
     guest_publish
-    guest_config "$type" "$name" "$mem" >"$SHARE/guest/$name.cfg"
+    guest_config "$type" "$name" "$mem" "$kbps" >"$SHARE/guest/$name.cfg"
     for host in A B; do
         host_pid $host >/dev/null || continue
         on_host $host "cp /share/guest/initrd.gz /srv/guest/ && cp /share/guest/$name.cfg /etc/xen/" \
@@ -153,13 +158,13 @@ guest_place() {
 }
 
 guest_start() {
-    local host=${1-} type=${2-} name mem=$GUEST_MEM_MB limit=$GUEST_LIMIT_S
+    local host=${1-} type=${2-} name mem=$GUEST_MEM_MB kbps='' limit=$GUEST_LIMIT_S
     check_host "$host"
     check_guest_type "$type"
     name=$type
     guest_options "${@:3}"
     guest_ensure
-    guest_place "$name" "$type" "$mem"
+    guest_place "$name" "$type" "$mem" "$kbps"
     on_host "$host" "xl create -q /etc/xen/$name.cfg" </dev/null ||
         die "xl create of '$name' failed on host $host"
     guest_await "$name" "$limit"
@@ -195,13 +200,13 @@ guest_console() {
 }
 
 cmd_guest() {
-    local action=${1-} name='' mem=$GUEST_MEM_MB limit=$GUEST_LIMIT_S
+    local action=${1-} name='' mem=$GUEST_MEM_MB kbps='' limit=$GUEST_LIMIT_S
     shift || bad_usage "guest: no action given: say start, stop, wait, ip, config or console"
     if [ "$action" = config ]; then
         check_guest_type "${1-}"
         name=$1
         guest_options "${@:2}"
-        guest_config "$1" "$name" "$mem"
+        guest_config "$1" "$name" "$mem" "$kbps"
         return
     fi
     case $action in

@@ -145,14 +145,15 @@ EOF
 
 help_guest() {
     cat <<'EOF'
-usage: lab [--lab NAME] guest start HOST TYPE [--name N] [--mem MB] [--timeout S]
+usage: lab [--lab NAME] guest start HOST TYPE [--name N] [--mem MB] [--kbps N] [--timeout S]
        lab guest stop HOST NAME        destroy the domain
        lab guest wait NAME [--timeout S]   wait until it answers on the LAN
        lab guest ip NAME               its address
-       lab guest config TYPE [--name N] [--mem MB]   its xl configuration
+       lab guest config TYPE [--name N] [--mem MB] [--kbps N]   its xl configuration
        lab guest console HOST NAME     its console (Ctrl-] leaves)
 TYPE: pvh, hvm (with PV drivers), hvm-nopv (without, e1000), pv. The name is the type
-unless --name says otherwise; address and MAC follow from the name. 'start' returns
+unless --name says otherwise; address and MAC follow from the name. --kbps limits what
+the guest sends over a PV NIC. 'start' returns
 when the guest answers on port 7000 (TCP and UDP, one request per line):
   SET k v | GET k | COUNT | DUMP | TICK | ID | CHECK | QUIT | POWEROFF | REBOOT
   DIRTY pages_per_s [set_pages] | CHATTER ms (0: none)

@@ -134,30 +134,39 @@ cmd_netns() {
     exec ip netns exec "$CLIENT" "$@"
 }
 
+# Where the pid and the messages of the capture into file $1 are kept.
+capture_state() { echo "$RUN/capture-$(printf %s "$1" | cksum | cut -d' ' -f1)"; }
+
 # One file per switch port, so that the file's name says which host a packet
 # came through. Packets are written at once, not when a buffer is full.
 capture_start() {
-    local file=$1 filter=$2 host pid i
+    local file=$1 filter=$2 host pid i state
+    state=$(capture_state "$file")
+    [ ! -e "$state.A.pid" ] || die "a capture into '$file' is running already"
     for host in A B; do
         ip netns exec "$SW" tcpdump -i "pub$host" -n -s 0 -U --immediate-mode -Z root \
             --time-stamp-precision=nano -w "$file.$host" ${filter:+"$filter"} \
-            </dev/null >/dev/null 2>"$file.$host.log" 9>&- &
+            </dev/null >/dev/null 2>"$state.$host.log" 9>&- &
         pid=$!
-        echo "$pid" >"$file.$host.pid"
-        for ((i = 0; i < 50; i++)); do
-            grep -q 'listening on' "$file.$host.log" && break
-            kill -0 "$pid" 2>/dev/null || die "tcpdump failed: $(tail -n1 "$file.$host.log")"
+        echo "$pid" >"$state.$host.pid"
+        for ((i = 0; i < 100; i++)); do
+            grep -q 'listening on' "$state.$host.log" && break
+            if ! kill -0 "$pid" 2>/dev/null; then
+                rm -f "$state.$host.pid"
+                die "tcpdump failed: $(tail -n1 "$state.$host.log")"
+            fi
             sleep 0.1
         done
     done
 }
 
 capture_stop() {
-    local file=$1 host
+    local file=$1 host state
+    state=$(capture_state "$file")
+    [ -e "$state.A.pid" ] || die "no capture into '$file' is running"
     for host in A B; do
-        [ -e "$file.$host.pid" ] || die "no capture into '$file' is running"
-        end_process "$file.$host.pid" "-w $file.$host" INT
-        rm -f "$file.$host.log"
+        end_process "$state.$host.pid" "-w $file.$host" INT
+        rm -f "$state.$host.log"
     done
 }
 
