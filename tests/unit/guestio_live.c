@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * Checkpoints without a backup, on a real guest: `guestio_live DOMID pvh|hvm [CYCLES]` in dom0. Each cycle suspends the guest, closes the
- * epoch, has QEMU stop, save and go on (HVM), resumes the guest and releases the epoch. Prints the medians in ms.
+ * Checkpoints without a backup, on a real guest: `guestio_live DOMID pvh|hvm [CYCLES]` in dom0.
+ * Each cycle suspends the guest, closes the epoch, has QEMU stop, save and go on (HVM), resumes the
+ * guest and releases the epoch. Prints the medians in ms.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -47,8 +48,7 @@ static void give_up(void)
     char ifb[16];
 
     libxl__netbuffer_ifname(ds.domid, ifb);
-    if (hvm)
-        libxl__qmp_simple_blocking(gc, ds.domid, "{\"execute\":\"cont\"}", 5000);
+    if (hvm) libxl__qmp_simple_blocking(gc, ds.domid, "{\"execute\":\"cont\"}", 5000);
     libxl__dom_resume_fast(gc, ds.xch, libxl__loop_xs(loop), ds.domid);
     libxl__netbuffer_remove(gc, ifb);
     exit(1);
@@ -56,8 +56,7 @@ static void give_up(void)
 
 static void must(int rc, const char *what)
 {
-    if (!rc)
-        return;
+    if (!rc) return;
     fprintf(stderr, "guestio_live: %s: %d\n", what, rc);
     give_up();
 }
@@ -76,8 +75,7 @@ static void answered(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
 
 static int wait_done(int rc)
 {
-    if (rc)
-        return rc;
+    if (rc) return rc;
     done = false;
     must(libxl__loop_run(loop, &done), "loop");
     return result;
@@ -133,12 +131,10 @@ int main(int argc, char **argv)
     libxl__qmp *qmp = NULL;
     int cycles, state_fd = memfd_create("state", MFD_CLOEXEC);
 
-    if (argc < 3)
-        return 2;
+    if (argc < 3) return 2;
     hvm = !strcmp(argv[2], "hvm");
     cycles = argc > 3 ? atoi(argv[3]) : 20;
-    if (cycles < 1 || cycles > MAX_CYCLES)
-        return 2;
+    if (cycles < 1 || cycles > MAX_CYCLES) return 2;
     must(libxl__loop_new(&loop, NULL, NULL), "loop");
     gc = libxl__loop_gc(loop);
     libxl__dom_suspend_init(&ds);
@@ -149,15 +145,14 @@ int main(int argc, char **argv)
     ds.limit_ms = 60000;
     ds.suspended = suspended;
     must(libxl__dom_suspend_prepare(&ds), "prepare");
-    if (hvm)
-        must(libxl__qmp_open(loop, ds.domid, &qmp), "qmp");
-    must(libxl__netbuffer_setup(gc, libxl__loop_xs(loop), ds.domid, hvm, 10000000, &nb), "netbuffer");
+    if (hvm) must(libxl__qmp_open(loop, ds.domid, &qmp), "qmp");
+    must(libxl__netbuffer_setup(gc, libxl__loop_xs(loop), ds.domid, hvm, 10000000, &nb),
+         "netbuffer");
     for (int i = 0; i < cycles; i++) {
         cycle(i, qmp, nb, state_fd);
         usleep(100000);
     }
-    if (hvm)
-        check_state(state_fd);
+    if (hvm) check_state(state_fd);
     must(libxl__netbuffer_teardown(gc, nb), "teardown");
     libxl__qmp_close(qmp);
     libxl__dom_suspend_dispose(&ds);

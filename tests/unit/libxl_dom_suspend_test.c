@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
-/* Suspend and resume against a played guest: xenstore and the hypervisor are fakes of this file, the clock is the test's. */
+/*
+ * Suspend and resume against a played guest: xenstore and the hypervisor are fakes of this file,
+ * the clock is the test's.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,8 +59,7 @@ static int64_t fake_now(void *user)
 
 static void fake_advance(void *user, int64_t until_ms)
 {
-    if (until_ms != INT64_MAX && until_ms > f.now)
-        f.now = until_ms;
+    if (until_ms != INT64_MAX && until_ms > f.now) f.now = until_ms;
 }
 
 static const libxl__clock fake_clock = {.now_ms = fake_now, .advance = fake_advance};
@@ -65,8 +67,7 @@ static const libxl__clock fake_clock = {.now_ms = fake_now, .advance = fake_adva
 static void fire(const char *path)
 {
     for (int i = 0; i < f.nr_watches; i++) {
-        if (strcmp(f.watches[i].path, path))
-            continue;
+        if (strcmp(f.watches[i].path, path)) continue;
         assert_true(f.nr_events < 16);
         f.events[f.nr_events++] = f.watches[i];
         eventfd_write(f.fd, 1);
@@ -173,15 +174,13 @@ bool xs_transaction_end(struct xs_handle *h, xs_transaction_t t, bool cancel)
 {
     assert_true(f.in_transaction);
     f.in_transaction = false;
-    if (cancel)
-        return true;
+    if (cancel) return true;
     if (f.conflicts) {
         f.conflicts--;
         errno = EAGAIN;
         return false;
     }
-    if (strcmp(f.written, "(nothing)"))
-        set_control(f.written);
+    if (strcmp(f.written, "(nothing)")) set_control(f.written);
     return true;
 }
 
@@ -209,8 +208,7 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned max, xc_dominf
 int xc_domain_shutdown(xc_interface *xch, uint32_t domid, int reason)
 {
     assert_int_equal(reason, SHUTDOWN_suspend);
-    if (!f.slow_shutdown)
-        guest_shuts_down(SHUTDOWN_suspend);
+    if (!f.slow_shutdown) guest_shuts_down(SHUTDOWN_suspend);
     return 0;
 }
 
@@ -239,8 +237,7 @@ static void suspended(libxl__egc *egc, libxl__dom_suspend *it, int rc)
 {
     f.calls++;
     f.rc = rc;
-    if (f.dispose_in_callback)
-        libxl__dom_suspend_dispose(it);
+    if (f.dispose_in_callback) libxl__dom_suspend_dispose(it);
 }
 
 static void prepare(enum guest_kind kind)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The net buffer's logic on a model of the kernel's side: rtnetlink, xenstore and the interface table are played here. What a real
- * kernel does is shown by netbuffer_live.c.
+ * The net buffer's logic on a model of the kernel's side: rtnetlink, xenstore and the interface
+ * table are played here. What a real kernel does is shown by netbuffer_live.c.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -85,8 +85,7 @@ static void guest_sends(uint32_t n)
 
 int libxl__nl_open(libxl__gc *g, libxl__nl **nl)
 {
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     k.opened++;
     *nl = &the_nl;
     return 0;
@@ -94,15 +93,13 @@ int libxl__nl_open(libxl__gc *g, libxl__nl **nl)
 
 void libxl__nl_close(libxl__nl *nl)
 {
-    if (nl)
-        k.opened--;
+    if (nl) k.opened--;
 }
 
 int libxl__nl_link_get(libxl__gc *g, libxl__nl *nl, const char *name, struct nl_link *link)
 {
     memset(link, 0, sizeof(*link));
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     if (k.ifb && !strcmp(name, IFB)) {
         link->ifindex = IFB_INDEX;
         strcpy(link->kind, k.ifb_kind);
@@ -119,8 +116,7 @@ int libxl__nl_link_get(libxl__gc *g, libxl__nl *nl, const char *name, struct nl_
 
 int libxl__nl_ifb_add(libxl__gc *g, libxl__nl *nl, const char *name)
 {
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     assert_string_equal(name, IFB);
     assert_false(k.ifb);
     k.ifb = true;
@@ -130,8 +126,7 @@ int libxl__nl_ifb_add(libxl__gc *g, libxl__nl *nl, const char *name)
 
 int libxl__nl_link_up(libxl__gc *g, libxl__nl *nl, int ifindex)
 {
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     /* No frame may ever meet the device without its plugs. */
     assert_true(k.prio && k.plug[0].exists && k.plug[1].exists);
     assert_true(k.plug[0].open && k.plug[1].open);
@@ -141,8 +136,7 @@ int libxl__nl_link_up(libxl__gc *g, libxl__nl *nl, int ifindex)
 
 int libxl__nl_link_del(libxl__gc *g, libxl__nl *nl, int ifindex)
 {
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     assert_int_equal(ifindex, IFB_INDEX);
     k.lost += k.plug[0].qlen + k.plug[1].qlen;
     k.ifb = k.ifb_up = k.prio = false;
@@ -181,10 +175,8 @@ int libxl__nl_qdisc_set(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t paren
     const struct tc_prio_qopt *prio = opt;
     const struct tc_plug_qopt *plug = opt;
 
-    if (failing())
-        return ERROR_FAIL;
-    if (!k.ifb)
-        return ERROR_NOTFOUND;
+    if (failing()) return ERROR_FAIL;
+    if (!k.ifb) return ERROR_NOTFOUND;
     assert_int_equal(ifindex, IFB_INDEX);
     if (!strcmp(kind, "prio")) {
         assert_int_equal(optlen, sizeof(*prio));
@@ -207,8 +199,7 @@ int libxl__nl_qdisc_set(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t paren
 
 int libxl__nl_qdisc_del(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t parent)
 {
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     assert_int_equal(parent, TC_H_INGRESS);
     assert_false(k.ifs[ifindex - 1].foreign);
     k.ifs[ifindex - 1].ingress = false;
@@ -221,10 +212,8 @@ int libxl__nl_qdisc_get(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t paren
 {
     memset(q, 0, sizeof(*q));
     q->prio_band = -1;
-    if (failing())
-        return ERROR_FAIL;
-    if (!k.ifb || !k.prio)
-        return ERROR_NOTFOUND;
+    if (failing()) return ERROR_FAIL;
+    if (!k.ifb || !k.prio) return ERROR_NOTFOUND;
     if (parent == TC_H_ROOT) {
         strcpy(q->kind, "prio");
         q->prio_band = k.band;
@@ -238,10 +227,8 @@ int libxl__nl_qdisc_get(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t paren
 
 int libxl__nl_redirect_add(libxl__gc *g, libxl__nl *nl, int from, int to, const char *cookie)
 {
-    if (failing())
-        return ERROR_FAIL;
-    if (k.ifs[from - 1].ingress)
-        return ERROR_DEVICE_EXISTS;
+    if (failing()) return ERROR_FAIL;
+    if (k.ifs[from - 1].ingress) return ERROR_DEVICE_EXISTS;
     assert_true(k.ifb_up);
     k.ifs[from - 1].ingress = true;
     strcpy(k.ifs[from - 1].cookie, cookie);
@@ -253,11 +240,9 @@ int libxl__nl_redirect_find(libxl__gc *g, libxl__nl *nl, const char *cookie, int
                             int *nr)
 {
     *nr = 0;
-    if (failing())
-        return ERROR_FAIL;
+    if (failing()) return ERROR_FAIL;
     for (int i = 0; i < k.nr_ifs; i++)
-        if (!strcmp(k.ifs[i].cookie, cookie))
-            ifs[(*nr)++] = i + 1;
+        if (!strcmp(k.ifs[i].cookie, cookie)) ifs[(*nr)++] = i + 1;
     return 0;
 }
 
@@ -281,8 +266,7 @@ char **xs_directory(struct xs_handle *h, xs_transaction_t t, const char *path, u
     unsigned len, n = 0;
     char *text = xs_read(h, t, path, &len), *save, *word, **all;
 
-    if (!text)
-        return NULL;
+    if (!text) return NULL;
     all = calloc(1, 64 * sizeof(char *) + len + 1);
     strcpy((char *)(all + 64), text);
     free(text);
@@ -295,8 +279,7 @@ char **xs_directory(struct xs_handle *h, xs_transaction_t t, const char *path, u
 unsigned if_nametoindex(const char *name)
 {
     for (int i = 0; i < k.nr_ifs; i++)
-        if (!strcmp(k.ifs[i].name, name))
-            return (unsigned)i + 1;
+        if (!strcmp(k.ifs[i].name, name)) return (unsigned)i + 1;
     return 0;
 }
 
@@ -329,8 +312,7 @@ static int teardown(void **state)
 static bool clean(void)
 {
     for (int i = 0; i < k.nr_ifs; i++)
-        if (k.ifs[i].cookie[0])
-            return false;
+        if (k.ifs[i].cookie[0]) return false;
     return !k.ifb && !k.opened;
 }
 
@@ -562,9 +544,8 @@ static void t_vifname_is_used(void **state)
 
 static void t_backend_elsewhere_is_refused(void **state)
 {
-    static const char *s[][2] = {{"/libxl/7/device/vif", "0"},
-                                 {"/libxl/7/device/vif/0/backend", NULL},
-                                 {NULL, NULL}};
+    static const char *s[][2] = {
+        {"/libxl/7/device/vif", "0"}, {"/libxl/7/device/vif/0/backend", NULL}, {NULL, NULL}};
     static const char *const bad[] = {"/local/domain/3/backend/vif/7/0",
                                       "/local/domain/0/backend/vif/8/0",
                                       "/local/domain/0/backend/vif/7/00", "", "x"};

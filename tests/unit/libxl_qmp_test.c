@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
-/* The QMP parser, and the clients against a fake QEMU on a socket of our own, under a fake clock. */
+/*
+ * The QMP parser, and the clients against a fake QEMU on a socket of our own, under a fake clock.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -22,7 +24,8 @@
 #include "libxl_qmp_client.h"
 #include "libxl_qmp_json.h"
 
-#define GREETING_TEXT "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n"
+#define GREETING_TEXT                                                                              \
+    "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n"
 #define RETURN_TEXT "{\"return\": {}}\r\n"
 
 static struct fixture {
@@ -48,8 +51,7 @@ static int64_t fake_now(void *user)
 
 static void fake_advance(void *user, int64_t until_ms)
 {
-    if (until_ms != INT64_MAX && until_ms > fx.now)
-        fx.now = until_ms;
+    if (until_ms != INT64_MAX && until_ms > fx.now) fx.now = until_ms;
 }
 
 static const libxl__clock fake_clock = {.now_ms = fake_now, .advance = fake_advance};
@@ -85,10 +87,8 @@ static int teardown(void **state)
 {
     libxl__qmp_close(fx.qmp);
     libxl__loop_free(fx.loop);
-    if (fx.peer >= 0)
-        close(fx.peer);
-    if (fx.got_fd >= 0)
-        close(fx.got_fd);
+    if (fx.peer >= 0) close(fx.peer);
+    if (fx.got_fd >= 0) close(fx.got_fd);
     close(fx.listen_fd);
     unlink(fx.path);
     rmdir(fx.dir);
@@ -131,8 +131,7 @@ static void pass_ms(int64_t ms)
 
 static void accept_client(void)
 {
-    if (fx.peer >= 0)
-        close(fx.peer);
+    if (fx.peer >= 0) close(fx.peer);
     turn();
     fx.peer = accept4(fx.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     assert_true(fx.peer >= 0);
@@ -149,7 +148,9 @@ static const char *hear(void)
 {
     char control[CMSG_SPACE(sizeof(int))];
     struct iovec iov = {.iov_base = fx.got, .iov_len = sizeof(fx.got) - 1};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = control,
                          .msg_controllen = sizeof(control)};
     struct cmsghdr *cmsg;
     ssize_t got;
@@ -158,8 +159,7 @@ static const char *hear(void)
     got = recvmsg(fx.peer, &msg, MSG_CMSG_CLOEXEC);
     fx.got[got > 0 ? got : 0] = '\0';
     cmsg = got > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-    if (cmsg && cmsg->cmsg_type == SCM_RIGHTS)
-        memcpy(&fx.got_fd, CMSG_DATA(cmsg), sizeof(int));
+    if (cmsg && cmsg->cmsg_type == SCM_RIGHTS) memcpy(&fx.got_fd, CMSG_DATA(cmsg), sizeof(int));
     return fx.got;
 }
 
@@ -177,7 +177,8 @@ static void t_command_runs_after_negotiation(void **state)
     assert_int_equal(fx.answers[0], 0);
     negotiate();
     assert_string_equal(hear(), "{\"id\":1,\"execute\":\"stop\"}\n");
-    say("{\"timestamp\": {\"seconds\": 1}, \"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": 1}\r\n");
+    say("{\"timestamp\": {\"seconds\": 1}, \"event\": \"STOP\"}\r\n{\"return\": {}, \"id\": "
+        "1}\r\n");
     assert_int_equal(fx.answers[0], 1);
     assert_int_equal(fx.rc[0], 0);
 }
@@ -274,8 +275,7 @@ static void t_busy_socket_is_tried_again(void **state)
     for (int i = 0; i < 4; i++) {
         int fd = accept(fx.listen_fd, NULL, NULL);
 
-        if (fd >= 0)
-            close(fd);
+        if (fd >= 0) close(fd);
         close(others[i]);
     }
     pass_ms(20);
@@ -407,7 +407,9 @@ static void t_save_state_reuses_the_fd_set(void **state)
     hear();
     say("{\"return\": {}, \"id\": 1}\r\n");
     assert_int_equal(libxl__qmp_save_state(fx.qmp, &fx.cmd[0], fd, false), 0);
-    assert_int_equal(sscanf(hear(), "{\"id\":2,\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%lu}}", &set), 1);
+    assert_int_equal(
+        sscanf(hear(), "{\"id\":2,\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%lu}}", &set),
+        1);
     assert_true(set > 0 && set <= INT32_MAX);
     assert_true(fx.got_fd >= 0);
     assert_int_equal(fcntl(fx.got_fd, F_GETFL) & O_ACCMODE, O_WRONLY);
@@ -421,8 +423,9 @@ static void t_save_state_reuses_the_fd_set(void **state)
     say("{\"return\": {}, \"id\": 3}\r\n");
     assert_int_equal(fx.answers[0], 2);
     assert_int_equal(libxl__qmp_save_state(fx.qmp, &fx.cmd[0], fd, true), 0);
-    assert_int_equal(sscanf(hear(), "{\"id\":4,\"execute\":\"xen-save-devices-state\",\"arguments\":"
-                                    "{\"filename\":\"/dev/fdset/%lu\",\"live\":true}}",
+    assert_int_equal(sscanf(hear(),
+                            "{\"id\":4,\"execute\":\"xen-save-devices-state\",\"arguments\":"
+                            "{\"filename\":\"/dev/fdset/%lu\",\"live\":true}}",
                             &set2),
                      1);
     assert_int_equal(set2, set);
@@ -478,7 +481,10 @@ static void t_command_larger_than_the_socket_is_sent(void **state)
     assert_int_equal(fx.rc[0], 0);
 }
 
-/* A QEMU in a thread, for the client that blocks: plays a script of what to say after each line it hears. */
+/*
+ * A QEMU in a thread, for the client that blocks: plays a script of what to say after each line it
+ * hears.
+ */
 static const char *const *script;
 
 static void *play(void *arg)
@@ -489,10 +495,8 @@ static void *play(void *arg)
     for (int i = 0; i < 1000 && fd < 0; i++, usleep(1000))
         fd = accept4(fx.listen_fd, NULL, NULL, SOCK_CLOEXEC);
     for (int i = 0; script[i]; i++) {
-        if (i && recv(fd, line, sizeof(line), 0) <= 0)
-            break;
-        if (send(fd, script[i], strlen(script[i]), MSG_NOSIGNAL) < 0)
-            break;
+        if (i && recv(fd, line, sizeof(line), 0) <= 0) break;
+        if (send(fd, script[i], strlen(script[i]), MSG_NOSIGNAL) < 0) break;
     }
     if (arg) /* stays connected, silent, until the client leaves */
         while (recv(fd, line, sizeof(line), 0) > 0)
@@ -521,8 +525,8 @@ static void t_blocking_answers(void **state)
     static const char *const good[] = {GREETING_TEXT, RETURN_TEXT,
                                        "{\"event\": \"RESUME\"}\r\n" RETURN_TEXT, NULL};
     static const char *const bad[] = {
-        GREETING_TEXT, RETURN_TEXT, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"x\"}}\r\n",
-        NULL};
+        GREETING_TEXT, RETURN_TEXT,
+        "{\"error\": {\"class\": \"GenericError\", \"desc\": \"x\"}}\r\n", NULL};
     static const char *const early_end[] = {GREETING_TEXT, NULL};
     static const char *const no_greeting[] = {RETURN_TEXT, NULL};
 
@@ -543,8 +547,7 @@ static int parse_all(const char *text, struct qmp_msg *msgs, int max, int *nr)
     while (!rc && at < len && *nr < max) {
         rc = libxl__qmp_parse(p, text + at, len - at, &used, &msgs[*nr]);
         at += used;
-        if (!rc && msgs[*nr].kind != QMP_NONE)
-            (*nr)++;
+        if (!rc && msgs[*nr].kind != QMP_NONE) (*nr)++;
     }
     libxl__qmp_parser_free(p);
     return rc;
@@ -555,12 +558,13 @@ static void t_parser_finds_each_message(void **state)
     struct qmp_msg m[8];
     int nr;
 
-    assert_int_equal(parse_all(GREETING_TEXT RETURN_TEXT
-                               "{\"return\": {\"id\": 9, \"error\": {\"desc\": \"not it\"}}, \"id\": 5}"
-                               "{\"id\": \"five\", \"return\": 18446744073709551615}"
-                               "{\"error\": {\"data\": {\"desc\": \"deep\"}, \"desc\": \"a\\u0001b\\n\"}}",
-                               m, 8, &nr),
-                     0);
+    assert_int_equal(
+        parse_all(GREETING_TEXT RETURN_TEXT
+                  "{\"return\": {\"id\": 9, \"error\": {\"desc\": \"not it\"}}, \"id\": 5}"
+                  "{\"id\": \"five\", \"return\": 18446744073709551615}"
+                  "{\"error\": {\"data\": {\"desc\": \"deep\"}, \"desc\": \"a\\u0001b\\n\"}}",
+                  m, 8, &nr),
+        0);
     assert_int_equal(nr, 5);
     assert_int_equal(m[0].kind, QMP_GREETING);
     assert_int_equal(m[1].kind, QMP_RETURN);
@@ -575,7 +579,8 @@ static void t_parser_finds_each_message(void **state)
 
 static void t_parser_refuses_depth_and_strangers(void **state)
 {
-    static const char *const bad[] = {"{}", "{\"a\": 1}", "1 ", "\"x\"", "null ", "]", "{\"return\" 1}"};
+    static const char *const bad[] = {"{}", "{\"a\": 1}",    "1 ", "\"x\"", "null ",
+                                      "]",  "{\"return\" 1}"};
     struct qmp_msg m[2];
     char deep[400] = "{\"return\": ";
     int nr;
@@ -589,8 +594,9 @@ static void t_parser_refuses_depth_and_strangers(void **state)
 /* Good text with bytes changed, cut at random places: any answer is fine, a crash is not. */
 static void t_parser_survives_noise(void **state)
 {
-    static const char good[] = GREETING_TEXT RETURN_TEXT
-        "{\"error\": {\"class\": \"GenericError\", \"desc\": \"\\ud83d\\ude00 no\"}, \"id\": 12}\r\n";
+    static const char good[] =
+        GREETING_TEXT RETURN_TEXT "{\"error\": {\"class\": \"GenericError\", \"desc\": "
+                                  "\"\\ud83d\\ude00 no\"}, \"id\": 12}\r\n";
     unsigned seed = 42;
 
     for (int round = 0; round < 20000; round++) {
@@ -605,8 +611,7 @@ static void t_parser_survives_noise(void **state)
         while (at < sizeof(good) - 1) {
             size_t n = 1 + (size_t)rand_r(&seed) % (sizeof(good) - 1 - at);
 
-            if (libxl__qmp_parse(p, text + at, n, &used, &msg))
-                break;
+            if (libxl__qmp_parse(p, text + at, n, &used, &msg)) break;
             assert_true(used <= n && used > 0);
             at += used;
         }

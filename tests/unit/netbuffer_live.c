@@ -2,11 +2,14 @@
 /*
  * The net buffer against a real kernel, in a network namespace of its own:
  *
- *     g0 ==veth== g0h --.                 .-- oh ==veth== o       we send raw frames into g0, g1 (the guest's side of its NICs)
- *     g1 ==veth== g1h --+-- bridge bri ---'                       and see at o what leaves the host
+ *     g0 ==veth== g0h --.                 .-- oh ==veth== o
+ *     g1 ==veth== g1h --+-- bridge bri ---'
  *
- * Needs root and the kernel modules bridge, veth, ifb, sch_plug, sch_prio, sch_ingress, cls_matchall, act_mirred, act_gact: else exit 77, unless
- * XENTWIN_LIVE=1 says that they must be there. No libraries but those of the product, so that it runs in a bare dom0.
+ * We send raw frames into g0 and g1, the guest's side of its NICs, and see at o what leaves the host.
+ *
+ * Needs root and the kernel modules bridge, veth, ifb, sch_plug, sch_prio, sch_ingress,
+ * cls_matchall, act_mirred, act_gact: else exit 77, unless XENTWIN_LIVE=1 says that they must be
+ * there. No libraries but those of the product, so that it runs in a bare dom0.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -50,8 +53,7 @@ static int failures;
 
 static void check(bool ok, const char *what, int line)
 {
-    if (ok)
-        return;
+    if (ok) return;
     fprintf(stderr, "  %s: line %d: not so: %s\n", test_name, line, what);
     failures++;
 }
@@ -140,16 +142,17 @@ static int64_t get_frame(int ms)
         socklen_t fromlen = sizeof(from);
         ssize_t got = recvfrom(out_fd, f, sizeof(f), 0, (struct sockaddr *)&from, &fromlen);
 
-        if (got < 20 || from.sll_pkttype == PACKET_OUTGOING)
-            continue;
+        if (got < 20 || from.sll_pkttype == PACKET_OUTGOING) continue;
         memcpy(mark, f + got - 8, 8);
-        if (mark[0] == htonl(MAGIC))
-            return ntohl(mark[1]);
+        if (mark[0] == htonl(MAGIC)) return ntohl(mark[1]);
     }
     return -1;
 }
 
-/* Exactly from..to-1 come out, each once. Frames of the two NICs may overtake each other by nature; of one NIC not. */
+/*
+ * Exactly from..to-1 come out, each once. Frames of the two NICs may overtake each other by nature;
+ * of one NIC not.
+ */
 static void expect(uint32_t from, uint32_t to)
 {
     int64_t last[2] = {-1, -1};
@@ -193,8 +196,7 @@ static void setup(uint64_t limit)
 {
     nb = NULL;
     CHECK(!libxl__netbuffer_setup_ifs(&gc, IFB, nics, 2, limit, &nb));
-    if (!nb)
-        exit(1);
+    if (!nb) exit(1);
 }
 
 static void nothing_left(void)
@@ -258,9 +260,9 @@ static void t_epochs_are_released_exactly(void)
         wait_held(next_seq - prev);
         prev = next_seq;
         CHECK(!libxl__netbuffer_plug(&gc, nb));
-        if (!epoch)
-            CHECK(libxl__netbuffer_plug(&gc, nb) == ERROR_INVAL);
-        send_some((int)(rand_r(&seed) % 40)); /* the guest runs on before the acknowledgement comes */
+        if (!epoch) CHECK(libxl__netbuffer_plug(&gc, nb) == ERROR_INVAL);
+        send_some(
+            (int)(rand_r(&seed) % 40)); /* the guest runs on before the acknowledgement comes */
         CHECK(!libxl__netbuffer_release(&gc, nb));
         expect(start, prev);
         expect_nothing(0);
@@ -280,7 +282,8 @@ static void t_input_is_not_held(void)
 
     setup(LIMIT);
     CHECK(!libxl__netbuffer_plug(&gc, nb));
-    for (int i = 0; i < 2; i++) { /* look at the guest's side; earlier tests' frames are still there */
+    for (int i = 0; i < 2;
+         i++) { /* look at the guest's side; earlier tests' frames are still there */
         out_fd = in_fd[i];
         while (get_frame(0) >= 0)
             ;
@@ -307,8 +310,7 @@ static void t_limit_drops_the_tail(void)
         send_frame(0, next_seq++, n % KINDS, 1000);
     for (int i = 0; i < 2000; i++, usleep(1000)) {
         CHECK(!libxl__netbuffer_stats(&gc, nb, &st));
-        if (st.held_packets + st.dropped_packets == 400)
-            break;
+        if (st.held_packets + st.dropped_packets == 400) break;
     }
     CHECK(st.held_bytes <= 128 * 1024 && st.held_bytes > 126 * 1024);
     CHECK(st.held_packets + st.dropped_packets == 400);
@@ -433,8 +435,7 @@ static void *sender(void *arg)
 
         send_frame((int)(seq & 1), seq, seq % KINDS, 100);
         atomic_store(&sent, seq + 1);
-        if (seq % 8 == 0)
-            usleep(200);
+        if (seq % 8 == 0) usleep(200);
     }
     return NULL;
 }
@@ -464,13 +465,15 @@ static void t_busy_setup_and_teardown_lose_nothing(void)
     while (next_seq < MAX_SEQ && (seq = get_frame(500)) >= 0)
         seen[seq]++;
     for (n = from; n < next_seq && n < MAX_SEQ; n++)
-        if (seen[n] != 1)
-            break;
+        if (seen[n] != 1) break;
     CHECK(n == next_seq);
     nothing_left();
 }
 
-/* Whatever is sent after _plug returned must not come out by the release of the epoch that it closed. */
+/*
+ * Whatever is sent after _plug returned must not come out by the release of the epoch that it
+ * closed.
+ */
 static void t_busy_epochs_never_leak(void)
 {
     uint32_t from = next_seq, got = 0;
@@ -539,28 +542,25 @@ static const struct {
     const char *name;
     void (*run)(void);
 } tests[] = {
-#define T(name) {#name, name}
-    T(t_open_passes_all_kinds),
-    T(t_plug_each_kind_is_held),
-    T(t_epochs_are_released_exactly),
-    T(t_input_is_not_held),
-    T(t_limit_drops_the_tail),
-    T(t_teardown_loses_nothing),
-    T(t_killed_remove_lets_go),
-    T(t_killed_setup_again_works),
-    T(t_discard_never_sends),
-    T(t_setup_failure_leaves_nothing),
-    T(t_device_gone_is_an_error),
-    T(t_busy_setup_and_teardown_lose_nothing),
-    T(t_busy_epochs_never_leak),
-    T(t_speed),
+#define T(name)                                                                                    \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+    T(t_open_passes_all_kinds),       T(t_plug_each_kind_is_held),
+    T(t_epochs_are_released_exactly), T(t_input_is_not_held),
+    T(t_limit_drops_the_tail),        T(t_teardown_loses_nothing),
+    T(t_killed_remove_lets_go),       T(t_killed_setup_again_works),
+    T(t_discard_never_sends),         T(t_setup_failure_leaves_nothing),
+    T(t_device_gone_is_an_error),     T(t_busy_setup_and_teardown_lose_nothing),
+    T(t_busy_epochs_never_leak),      T(t_speed),
 };
 
 static int make_network(void)
 {
     return sh("exec 2>/dev/null; sysctl -qw net.ipv6.conf.default.disable_ipv6=1 || "
               "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6;"
-              "set -e; ip link set lo up; ip link add name bri type bridge forward_delay 0 mcast_snooping 0;"
+              "set -e; ip link set lo up; ip link add name bri type bridge forward_delay 0 "
+              "mcast_snooping 0;"
               "for p in g0 g1 o; do ip link add $p type veth peer name ${p}h; ip link set $p up;"
               " ip link set ${p}h master bri up; done; ip link set bri up");
 }
@@ -576,13 +576,11 @@ static int skip(const char *why)
 int main(void)
 {
     libxl__gc_init(&gc, NULL);
-    if (geteuid() || unshare(CLONE_NEWNET))
-        return skip("needs root to make a network namespace");
-    if (make_network())
-        return skip("cannot make a bridge and veth pairs");
-    if (!getenv("XENTWIN_LIVE") &&
-        libxl__netbuffer_setup_ifs(&gc, IFB, nics, 2, LIMIT, &nb))
-        return skip("the kernel lacks ifb, sch_plug, sch_prio, sch_ingress, cls_matchall, act_mirred or act_gact");
+    if (geteuid() || unshare(CLONE_NEWNET)) return skip("needs root to make a network namespace");
+    if (make_network()) return skip("cannot make a bridge and veth pairs");
+    if (!getenv("XENTWIN_LIVE") && libxl__netbuffer_setup_ifs(&gc, IFB, nics, 2, LIMIT, &nb))
+        return skip("the kernel lacks ifb, sch_plug, sch_prio, sch_ingress, cls_matchall, "
+                    "act_mirred or act_gact");
     libxl__netbuffer_teardown(&gc, nb);
     in_fd[0] = packet_socket("g0");
     in_fd[1] = packet_socket("g1");

@@ -9,8 +9,9 @@
  *   plug (n+1)     CLOSED    CLOSED    A     A is empty when it is closed; B has epoch n+1
  *   release        CLOSED    open      A     B empties itself
  *
- * Order of making: plugs before the device is up, device up before the first redirection, so that no frame meets a queue without a plug
- * or a device that is down. Order of taking away: open, empty, redirections, empty again, device.
+ * Order of making: plugs before the device is up, device up before the first redirection, so that
+ * no frame meets a queue without a plug or a device that is down. Order of taking away: open,
+ * empty, redirections, empty again, device.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -74,7 +75,9 @@ static int set_current(libxl__gc *gc, libxl__nl *nl, int ifindex, int band, bool
                                create);
 }
 
-/* Waits until a qdisc is empty. ERROR_TIMEDOUT is logged: frames go nowhere, which is not normal. */
+/*
+ * Waits until a qdisc is empty. ERROR_TIMEDOUT is logged: frames go nowhere, which is not normal.
+ */
 static int drain_qdisc(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t parent)
 {
     int64_t limit = now_ms() + DRAIN_MS;
@@ -83,10 +86,8 @@ static int drain_qdisc(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t paren
 
     for (;;) {
         rc = libxl__nl_qdisc_get(gc, nl, ifindex, parent, &q);
-        if (rc || !q.qlen)
-            return rc;
-        if (now_ms() > limit)
-            break;
+        if (rc || !q.qlen) return rc;
+        if (now_ms() > limit) break;
         wait_a_little();
     }
     LOG(gc, ERROR, "net buffer: %u frames did not leave within %d ms", q.qlen, DRAIN_MS);
@@ -94,8 +95,8 @@ static int drain_qdisc(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t paren
 }
 
 /*
- * Waits until the device, too, has handed on all it took: it counts a frame in as received, out as sent. Frames that are no
- * redirected ones (the kernel's own) are received and dropped.
+ * Waits until the device, too, has handed on all it took: it counts a frame in as received, out as
+ * sent. Frames that are no redirected ones (the kernel's own) are received and dropped.
  */
 static int drain_device(libxl__gc *gc, libxl__nl *nl, const char *ifb, int ifindex)
 {
@@ -104,14 +105,11 @@ static int drain_device(libxl__gc *gc, libxl__nl *nl, const char *ifb, int ifind
     int rc;
 
     rc = drain_qdisc(gc, nl, ifindex, TC_H_ROOT);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     for (;;) {
         rc = libxl__nl_link_get(gc, nl, ifb, &link);
-        if (rc || link.rx_packets - link.rx_dropped <= link.tx_packets)
-            return rc;
-        if (now_ms() > limit)
-            break;
+        if (rc || link.rx_packets - link.rx_dropped <= link.tx_packets) return rc;
+        if (now_ms() > limit) break;
         wait_a_little();
     }
     LOG(gc, WARN, "net buffer: %s did not hand on all frames within %d ms", ifb, DRAIN_MS);
@@ -128,15 +126,13 @@ static int open_plugs(libxl__gc *gc, libxl__nl *nl, int ifindex, int current)
         struct nl_qdisc q;
 
         rc = libxl__nl_qdisc_get(gc, nl, ifindex, BAND_PARENT(band), &q);
-        if (rc == ERROR_NOTFOUND || (!rc && strcmp(q.kind, "plug")))
-            continue;
-        if (rc)
-            return rc;
+        if (rc == ERROR_NOTFOUND || (!rc && strcmp(q.kind, "plug"))) continue;
+        if (rc) return rc;
         rc = set_plug(gc, nl, ifindex, band, TCQ_PLUG_RELEASE_INDEFINITE);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         if (i < BANDS)
-            drain_qdisc(gc, nl, ifindex, BAND_PARENT(band)); /* keeps the order; open it is anyway */
+            drain_qdisc(gc, nl, ifindex,
+                        BAND_PARENT(band)); /* keeps the order; open it is anyway */
     }
     return 0;
 }
@@ -159,8 +155,7 @@ static int remove_redirections(libxl__gc *gc, libxl__nl *nl, const char *ifb)
     rc = libxl__nl_redirect_find(gc, nl, ifb, ifs, NETBUFFER_MAX_IFS, &nr);
     for (i = 0; i < nr; i++) {
         rc2 = libxl__nl_qdisc_del(gc, nl, ifs[i], TC_H_INGRESS);
-        if (rc2 && rc2 != ERROR_NOTFOUND)
-            rc = rc2;
+        if (rc2 && rc2 != ERROR_NOTFOUND) rc = rc2;
     }
     return rc;
 }
@@ -173,21 +168,18 @@ static int remove_all(libxl__gc *gc, libxl__nl *nl, const char *ifb)
     bool plugged = false;
 
     rc = find_ours(gc, nl, ifb, &link);
-    if (rc && rc != ERROR_NOTFOUND)
-        return rc;
+    if (rc && rc != ERROR_NOTFOUND) return rc;
     if (rc) /* redirections to a device that is gone drop everything: remove them all the same */
         return remove_redirections(gc, nl, ifb);
     rc = libxl__nl_qdisc_get(gc, nl, link.ifindex, TC_H_ROOT, &root);
     if (!rc && root.prio_band >= 0) {
         rc = open_plugs(gc, nl, link.ifindex, root.prio_band % BANDS);
-        if (rc)
-            return rc; /* the device stays: what it holds is not lost */
+        if (rc) return rc; /* the device stays: what it holds is not lost */
         plugged = true;
         drain_qdisc(gc, nl, link.ifindex, TC_H_ROOT);
     }
     rc = remove_redirections(gc, nl, ifb);
-    if (plugged)
-        drain_device(gc, nl, ifb, link.ifindex);
+    if (plugged) drain_device(gc, nl, ifb, link.ifindex);
     rc2 = libxl__nl_link_del(gc, nl, link.ifindex);
     return rc ? rc : rc2 == ERROR_NOTFOUND ? 0 : rc2;
 }
@@ -198,8 +190,7 @@ int libxl__netbuffer_remove(libxl__gc *gc, const char *ifb)
     int rc;
 
     rc = libxl__nl_open(gc, &nl);
-    if (!rc)
-        rc = remove_all(gc, nl, ifb);
+    if (!rc) rc = remove_all(gc, nl, ifb);
     libxl__nl_close(nl);
     return rc;
 }
@@ -211,13 +202,10 @@ int libxl__netbuffer_discard(libxl__gc *gc, const char *ifb)
     int rc;
 
     rc = libxl__nl_open(gc, &nl);
-    if (rc)
-        goto out;
+    if (rc) goto out;
     rc = find_ours(gc, nl, ifb, &link);
-    if (!rc)
-        rc = libxl__nl_link_del(gc, nl, link.ifindex);
-    if (rc == ERROR_NOTFOUND)
-        rc = 0;
+    if (!rc) rc = libxl__nl_link_del(gc, nl, link.ifindex);
+    if (rc == ERROR_NOTFOUND) rc = 0;
 out:
     libxl__nl_close(nl);
     return rc;
@@ -230,24 +218,19 @@ static int make_device(libxl__gc *gc, libxl__netbuffer *nb, uint32_t band_limit)
     int rc, band;
 
     rc = libxl__nl_ifb_add(gc, nb->nl, nb->ifb);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     rc = libxl__nl_link_get(gc, nb->nl, nb->ifb, &link);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     nb->ifindex = link.ifindex;
     rc = set_current(gc, nb->nl, nb->ifindex, 0, true);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     for (band = 0; band < BANDS; band++) {
         rc = libxl__nl_qdisc_set(gc, nb->nl, nb->ifindex, BAND_PARENT(band),
                                  TC_H_MAKE((uint32_t)(band + 2) << 16, 0), "plug", &opt,
                                  sizeof(opt), true);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         rc = set_plug(gc, nb->nl, nb->ifindex, band, TCQ_PLUG_RELEASE_INDEFINITE);
-        if (rc)
-            return rc;
+        if (rc) return rc;
     }
     return libxl__nl_link_up(gc, nb->nl, nb->ifindex);
 }
@@ -262,8 +245,7 @@ static int redirect_one(libxl__gc *gc, libxl__netbuffer *nb, const char *ifname)
         LOG(gc, ERROR, "net buffer: there is no interface %s", ifname);
         return ERROR_FAIL;
     }
-    if (!rc)
-        rc = libxl__nl_redirect_add(gc, nb->nl, link.ifindex, nb->ifindex, nb->ifb);
+    if (!rc) rc = libxl__nl_redirect_add(gc, nb->nl, link.ifindex, nb->ifindex, nb->ifb);
     if (rc == ERROR_DEVICE_EXISTS)
         LOG(gc, ERROR,
             "net buffer: %s has traffic rules on its ingress already, which could let output pass; "
@@ -290,22 +272,18 @@ int libxl__netbuffer_setup_ifs(libxl__gc *gc, const char *ifb, const char *const
         return ERROR_INVAL;
     }
     nb = calloc(1, sizeof(*nb));
-    if (!nb)
-        return ERROR_NOMEM;
+    if (!nb) return ERROR_NOMEM;
     strcpy(nb->ifb, ifb);
     rc = libxl__nl_open(gc, &nb->nl);
-    if (rc)
-        goto out;
+    if (rc) goto out;
     rc = remove_all(gc, nb->nl, ifb);
-    if (rc || !nr)
-        goto out;
+    if (rc || !nr) goto out;
     made = true;
     rc = make_device(gc, nb, (uint32_t)(limit_bytes / BANDS));
     for (i = 0; !rc && i < nr; i++)
         rc = redirect_one(gc, nb, ifnames[i]);
 out:
-    if (rc && made)
-        remove_all(gc, nb->nl, ifb);
+    if (rc && made) remove_all(gc, nb->nl, ifb);
     if (rc || !nr) {
         libxl__nl_close(nb->nl);
         nb->nl = NULL;
@@ -321,23 +299,23 @@ out:
 /* The device was there at _setup: somebody took it away. */
 static int gone(libxl__gc *gc, const libxl__netbuffer *nb, int rc)
 {
-    if (rc != ERROR_NOTFOUND)
-        return rc;
+    if (rc != ERROR_NOTFOUND) return rc;
     LOG(gc, ERROR, "net buffer: %s is gone or was changed, output cannot be held", nb->ifb);
     return ERROR_FAIL;
 }
 
-/* The other plug has let its epoch go and is empty by now: closes it and sends to it what comes from here on. */
+/*
+ * The other plug has let its epoch go and is empty by now: closes it and sends to it what comes
+ * from here on.
+ */
 static int turn(libxl__gc *gc, libxl__netbuffer *nb, int other)
 {
     int rc;
 
     rc = drain_qdisc(gc, nb->nl, nb->ifindex, BAND_PARENT(other));
-    if (rc)
-        return rc;
+    if (rc) return rc;
     rc = set_plug(gc, nb->nl, nb->ifindex, other, TCQ_PLUG_BUFFER);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     return set_current(gc, nb->nl, nb->ifindex, other, false);
 }
 
@@ -346,12 +324,12 @@ int libxl__netbuffer_plug(libxl__gc *gc, libxl__netbuffer *nb)
     int other = (nb->current + 1) % BANDS, rc;
 
     if (nb->closed) {
-        LOG(gc, ERROR, "net buffer: the closed epoch must be released before the next one is closed");
+        LOG(gc, ERROR,
+            "net buffer: the closed epoch must be released before the next one is closed");
         return ERROR_INVAL;
     }
     rc = nb->nl ? turn(gc, nb, other) : 0;
-    if (rc)
-        return gone(gc, nb, rc);
+    if (rc) return gone(gc, nb, rc);
     nb->current = other;
     nb->closed = true;
     return 0;
@@ -364,8 +342,7 @@ int libxl__netbuffer_release(libxl__gc *gc, libxl__netbuffer *nb)
     if (nb->nl && nb->closed)
         rc = set_plug(gc, nb->nl, nb->ifindex, (nb->current + 1) % BANDS,
                       TCQ_PLUG_RELEASE_INDEFINITE);
-    if (!rc)
-        nb->closed = false;
+    if (!rc) nb->closed = false;
     return gone(gc, nb, rc);
 }
 
@@ -373,10 +350,8 @@ int libxl__netbuffer_open(libxl__gc *gc, libxl__netbuffer *nb)
 {
     int rc = 0;
 
-    if (nb->nl)
-        rc = open_plugs(gc, nb->nl, nb->ifindex, nb->current);
-    if (!rc)
-        nb->closed = false;
+    if (nb->nl) rc = open_plugs(gc, nb->nl, nb->ifindex, nb->current);
+    if (!rc) nb->closed = false;
     return gone(gc, nb, rc);
 }
 
@@ -386,11 +361,9 @@ int libxl__netbuffer_stats(libxl__gc *gc, libxl__netbuffer *nb, struct netbuffer
     int rc;
 
     memset(st, 0, sizeof(*st));
-    if (!nb->nl)
-        return 0;
+    if (!nb->nl) return 0;
     rc = libxl__nl_qdisc_get(gc, nb->nl, nb->ifindex, TC_H_ROOT, &q);
-    if (rc)
-        return gone(gc, nb, rc);
+    if (rc) return gone(gc, nb, rc);
     st->held_packets = q.qlen;
     st->held_bytes = q.backlog_bytes;
     st->dropped_packets = q.drops;
@@ -401,18 +374,15 @@ int libxl__netbuffer_teardown(libxl__gc *gc, libxl__netbuffer *nb)
 {
     int rc = 0;
 
-    if (!nb)
-        return 0;
-    if (nb->nl)
-        rc = remove_all(gc, nb->nl, nb->ifb);
+    if (!nb) return 0;
+    if (nb->nl) rc = remove_all(gc, nb->nl, nb->ifb);
     libxl__netbuffer_abandon(nb);
     return rc;
 }
 
 void libxl__netbuffer_abandon(libxl__netbuffer *nb)
 {
-    if (!nb)
-        return;
+    if (!nb) return;
     libxl__nl_close(nb->nl);
     free(nb);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * Which interfaces a guest's output comes from: read from the toolstack's own part of xenstore (/libxl/<domid>), which the guest
- * cannot write.
+ * Which interfaces a guest's output comes from: read from the toolstack's own part of xenstore
+ * (/libxl/<domid>), which the guest cannot write.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -28,8 +28,7 @@ static char *read_value(libxl__gc *gc, struct xs_handle *xs, const char *path)
     char *raw, *value;
 
     raw = xs_read(xs, XBT_NULL, path, &len);
-    if (!raw)
-        return NULL;
+    if (!raw) return NULL;
     value = libxl__strdup(gc, raw); /* xs_read ends it with a NUL */
     free(raw);
     return value;
@@ -53,18 +52,21 @@ static int check_backend(libxl__gc *gc, uint32_t domid, const char *devid, const
     const char *want = libxl__sprintf(gc, "/local/domain/0/backend/vif/%u/%s", domid, devid);
     unsigned int backend_domid;
 
-    if (!strcmp(backend, want))
-        return 0;
+    if (!strcmp(backend, want)) return 0;
     if (sscanf(backend, "/local/domain/%u/backend/vif/", &backend_domid) == 1 && backend_domid)
         LOG(gc, ERROR,
-            "NIC %s of domain %u has its backend in domain %u: only backends in domain 0 can be held",
+            "NIC %s of domain %u has its backend in domain %u: only backends in domain 0 can be "
+            "held",
             devid, domid, backend_domid);
     else
         LOG(gc, ERROR, "NIC %s of domain %u has the unexpected backend %s", devid, domid, backend);
     return ERROR_INVAL;
 }
 
-/* Both paths of one NIC: the PV interface, which always exists, and the emulated one where QEMU has it. */
+/*
+ * Both paths of one NIC: the PV interface, which always exists, and the emulated one where QEMU has
+ * it.
+ */
 static int add_nic(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, bool hvm, const char *devid,
                    struct if_list *list)
 {
@@ -78,11 +80,9 @@ static int add_nic(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, bool hvm
         return ERROR_FAIL;
     }
     rc = check_backend(gc, domid, devid, backend);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     name = read_value(gc, xs, libxl__sprintf(gc, "%s/vifname", backend));
-    if (!name || !name[0])
-        name = libxl__sprintf(gc, "vif%u.%s", domid, devid);
+    if (!name || !name[0]) name = libxl__sprintf(gc, "vif%u.%s", domid, devid);
     if (strlen(name) >= IF_NAMESIZE) {
         LOG(gc, ERROR, "NIC %s of domain %u: %s is too long for an interface name", devid, domid,
             name);
@@ -90,8 +90,7 @@ static int add_nic(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, bool hvm
     }
     rc = add_if(gc, list, name);
     emu = libxl__sprintf(gc, "%s" EMU_SUFFIX, name);
-    if (!rc && hvm && strlen(emu) < IF_NAMESIZE && if_nametoindex(emu))
-        rc = add_if(gc, list, emu);
+    if (!rc && hvm && strlen(emu) < IF_NAMESIZE && if_nametoindex(emu)) rc = add_if(gc, list, emu);
     return rc;
 }
 
@@ -111,8 +110,7 @@ int libxl__netbuffer_setup(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, 
     for (i = 0; !rc && devids && i < nr; i++)
         rc = add_nic(gc, xs, domid, hvm, devids[i], &list);
     free(devids);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     libxl__netbuffer_ifname(domid, ifb);
     return libxl__netbuffer_setup_ifs(gc, ifb, list.ptr, list.nr, limit_bytes, nb);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * One request, one answer. libnl builds the messages and knows the attributes; the answers are read here, because a late answer to a
- * request that timed out must be told from the answer to the next one (by the sequence number).
+ * One request, one answer. libnl builds the messages and knows the attributes; the answers are read
+ * here, because a late answer to a request that timed out must be told from the answer to the next
+ * one (by the sequence number).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -84,8 +85,7 @@ out:
 
 void libxl__nl_close(libxl__nl *nl)
 {
-    if (!nl)
-        return;
+    if (!nl) return;
     nl_socket_free(nl->sk);
     free(nl);
 }
@@ -111,18 +111,14 @@ static void take_error(struct exchange *ex, struct nlmsghdr *nh)
 /* True when this message ends the exchange. */
 static bool take_message(struct exchange *ex, struct nlmsghdr *nh)
 {
-    if (nh->nlmsg_seq != ex->seq)
-        return false;
-    if (nh->nlmsg_flags & NLM_F_DUMP_INTR)
-        ex->changed = true;
+    if (nh->nlmsg_seq != ex->seq) return false;
+    if (nh->nlmsg_flags & NLM_F_DUMP_INTR) ex->changed = true;
     if (nh->nlmsg_type == NLMSG_ERROR) {
         take_error(ex, nh);
         return true;
     }
-    if (nh->nlmsg_type == NLMSG_DONE)
-        return true;
-    if (nh->nlmsg_type >= NLMSG_MIN_TYPE && ex->each)
-        ex->each(nh, ex->user);
+    if (nh->nlmsg_type == NLMSG_DONE) return true;
+    if (nh->nlmsg_type >= NLMSG_MIN_TYPE && ex->each) ex->each(nh, ex->user);
     return false;
 }
 
@@ -137,22 +133,20 @@ static int receive(struct exchange *ex)
         ssize_t got = recvfrom(fd, ex->nl->buf, RECV_BYTES, MSG_TRUNC, (void *)&from, &fromlen);
         int left = (int)got;
 
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return errno == EAGAIN ? ETIMEDOUT : errno;
-        if (got > RECV_BYTES)
-            return EMSGSIZE;
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return errno == EAGAIN ? ETIMEDOUT : errno;
+        if (got > RECV_BYTES) return EMSGSIZE;
         if (from.nl_pid) /* not the kernel */
             continue;
         for (; nlmsg_ok(nh, left); nh = nlmsg_next(nh, &left)) {
-            if (take_message(ex, nh))
-                return ex->error;
+            if (take_message(ex, nh)) return ex->error;
         }
     }
 }
 
-/* Sends msg (always freed) and waits for the end of its answer. 0 or an errno; ex has the details. */
+/*
+ * Sends msg (always freed) and waits for the end of its answer. 0 or an errno; ex has the details.
+ */
 static int run(struct exchange *ex, struct nl_msg *msg)
 {
     int r;
@@ -166,8 +160,7 @@ static int run(struct exchange *ex, struct nl_msg *msg)
 
 static int fail(libxl__gc *gc, const struct exchange *ex, int error, const char *what)
 {
-    if (error == ENODEV || error == ENOENT)
-        return ERROR_NOTFOUND;
+    if (error == ENODEV || error == ENOENT) return ERROR_NOTFOUND;
     LOGEV(gc, ERROR, error, "%s%s%s", what, ex->text[0] ? ": " : "", ex->text);
     return error == EEXIST || error == EBUSY ? ERROR_DEVICE_EXISTS : ERROR_FAIL;
 }
@@ -183,7 +176,10 @@ static struct nl_msg *new_msg(int type, int flags, const void *head, size_t len)
     return msg;
 }
 
-/* Our messages are far smaller than libnl's page-sized ones: a put that fails is out of memory or a bug. */
+/*
+ * Our messages are far smaller than libnl's page-sized ones: a put that fails is out of memory or a
+ * bug.
+ */
 static int request(libxl__gc *gc, libxl__nl *nl, struct nl_msg *msg, int put, const char *what)
 {
     struct exchange ex = {.nl = nl};
@@ -205,15 +201,13 @@ static void take_link(struct nlmsghdr *nh, void *user)
     struct ifinfomsg *ifi = nlmsg_data(nh);
     struct rtnl_link_stats64 stats;
 
-    if (nh->nlmsg_type != RTM_NEWLINK || nlmsg_parse(nh, sizeof(*ifi), tb, IFLA_MAX, NULL))
-        return;
+    if (nh->nlmsg_type != RTM_NEWLINK || nlmsg_parse(nh, sizeof(*ifi), tb, IFLA_MAX, NULL)) return;
     link->ifindex = ifi->ifi_index;
     if (tb[IFLA_LINKINFO] && !nla_parse_nested(info, IFLA_INFO_MAX, tb[IFLA_LINKINFO], NULL) &&
         info[IFLA_INFO_KIND])
         nla_strlcpy(link->kind, info[IFLA_INFO_KIND], sizeof(link->kind));
-    if (tb[IFLA_STATS64] &&
-        nla_memcpy(&stats, tb[IFLA_STATS64], sizeof(stats)) >=
-            (int)offsetof(struct rtnl_link_stats64, multicast)) {
+    if (tb[IFLA_STATS64] && nla_memcpy(&stats, tb[IFLA_STATS64], sizeof(stats)) >=
+                                (int)offsetof(struct rtnl_link_stats64, multicast)) {
         link->rx_packets = stats.rx_packets;
         link->rx_dropped = stats.rx_dropped;
         link->tx_packets = stats.tx_packets;
@@ -233,12 +227,14 @@ int libxl__nl_link_get(libxl__gc *gc, libxl__nl *nl, const char *name, struct nl
         return ERROR_NOMEM;
     }
     r = run(&ex, msg);
-    if (!r && !link->ifindex)
-        r = ENODEV;
+    if (!r && !link->ifindex) r = ENODEV;
     return r ? fail(gc, &ex, r, name) : 0;
 }
 
-/* Keeps the kernel from giving the device an IPv6 address. Fails where there is no IPv6, which is as good. */
+/*
+ * Keeps the kernel from giving the device an IPv6 address. Fails where there is no IPv6, which is
+ * as good.
+ */
 static void no_ipv6(libxl__nl *nl, int ifindex)
 {
     struct ifinfomsg ifi = {.ifi_index = ifindex};
@@ -269,15 +265,12 @@ int libxl__nl_ifb_add(libxl__gc *gc, libxl__nl *nl, const char *name)
         info = nla_nest_start(msg, IFLA_LINKINFO);
         put |= nla_put_string(msg, IFLA_INFO_KIND, "ifb");
     }
-    if (info)
-        nla_nest_end(msg, info);
+    if (info) nla_nest_end(msg, info);
     rc = request(gc, nl, msg, info ? put : -1,
                  libxl__sprintf(gc, "cannot make the ifb device %s (kernel module ifb)", name));
-    if (rc)
-        return rc;
+    if (rc) return rc;
     rc = libxl__nl_link_get(gc, nl, name, &link);
-    if (!rc)
-        no_ipv6(nl, link.ifindex);
+    if (!rc) no_ipv6(nl, link.ifindex);
     return rc;
 }
 
@@ -305,13 +298,12 @@ int libxl__nl_qdisc_set(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
 
     if (msg) {
         put = nla_put_string(msg, TCA_KIND, kind);
-        if (opt)
-            put |= nla_put(msg, TCA_OPTIONS, (int)optlen, opt);
+        if (opt) put |= nla_put(msg, TCA_OPTIONS, (int)optlen, opt);
     }
-    rc = request(gc, nl, msg, put,
-                 libxl__sprintf(gc, "%s qdisc on interface %d", kind, ifindex));
+    rc = request(gc, nl, msg, put, libxl__sprintf(gc, "%s qdisc on interface %d", kind, ifindex));
     if (rc == ERROR_NOTFOUND && create) {
-        LOG(gc, ERROR, "cannot make a %s qdisc on interface %d: kernel module sch_%s or interface missing",
+        LOG(gc, ERROR,
+            "cannot make a %s qdisc on interface %d: kernel module sch_%s or interface missing",
             kind, ifindex, kind);
         rc = ERROR_FAIL;
     }
@@ -333,11 +325,9 @@ static void take_qdisc(struct nlmsghdr *nh, void *user)
     struct gnet_stats_queue queue = {0};
     struct tc_prio_qopt prio = {0};
 
-    if (nh->nlmsg_type != RTM_NEWQDISC || nlmsg_parse(nh, sizeof(*tcm), tb, TCA_MAX, NULL))
-        return;
+    if (nh->nlmsg_type != RTM_NEWQDISC || nlmsg_parse(nh, sizeof(*tcm), tb, TCA_MAX, NULL)) return;
     q->handle = tcm->tcm_handle;
-    if (tb[TCA_KIND])
-        nla_strlcpy(q->kind, tb[TCA_KIND], sizeof(q->kind));
+    if (tb[TCA_KIND]) nla_strlcpy(q->kind, tb[TCA_KIND], sizeof(q->kind));
     if (tb[TCA_STATS2] && !nla_parse_nested(st, TCA_STATS_MAX, tb[TCA_STATS2], NULL) &&
         st[TCA_STATS_QUEUE])
         nla_memcpy(&queue, st[TCA_STATS_QUEUE], sizeof(queue));
@@ -361,8 +351,7 @@ int libxl__nl_qdisc_get(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
     memset(q, 0, sizeof(*q));
     q->prio_band = -1;
     r = msg ? run(&ex, msg) : ENOMEM;
-    if (!r && !q->kind[0])
-        r = ENOENT;
+    if (!r && !q->kind[0]) r = ENOENT;
     return r ? fail(gc, &ex, r, "cannot look at a qdisc") : 0;
 }
 
@@ -376,17 +365,18 @@ static int put_action(struct nl_msg *msg, int nr, const char *kind, const char *
     put |= nla_put(msg, TCA_ACT_COOKIE, (int)strlen(cookie) + 1, cookie);
     opts = nla_nest_start(msg, TCA_ACT_OPTIONS);
     put |= nla_put(msg, attr, len, parms);
-    if (!act || !opts)
-        return -1;
+    if (!act || !opts) return -1;
     nla_nest_end(msg, opts);
     nla_nest_end(msg, act);
     return put;
 }
 
 /*
- * The options of a matchall rule: redirect a copy to the output of to, drop the original. A redirection that ends the rule
- * would pass the frame on itself; with "pipe" the kernel clones it, and cloning copies what netback has mapped of the guest's memory.
- * A held frame must not keep that: the guest's ring would fill up, and destroying the guest would block all of xenbus in this domain.
+ * The options of a matchall rule: redirect a copy to the output of to, drop the original. A
+ * redirection that ends the rule would pass the frame on itself; with "pipe" the kernel clones it,
+ * and cloning copies what netback has mapped of the guest's memory. A held frame must not keep
+ * that: the guest's ring would fill up, and destroying the guest would block all of xenbus in this
+ * domain.
  */
 static int put_redirect(struct nl_msg *msg, int to, const char *cookie)
 {
@@ -401,8 +391,7 @@ static int put_redirect(struct nl_msg *msg, int to, const char *cookie)
     acts = nla_nest_start(msg, TCA_MATCHALL_ACT);
     put |= put_action(msg, 1, "mirred", cookie, TCA_MIRRED_PARMS, &mirred, sizeof(mirred));
     put |= put_action(msg, 2, "gact", cookie, TCA_GACT_PARMS, &drop, sizeof(drop));
-    if (!opts || !acts)
-        return -1;
+    if (!opts || !acts) return -1;
     nla_nest_end(msg, acts);
     nla_nest_end(msg, opts);
     return put;
@@ -418,13 +407,14 @@ int libxl__nl_redirect_add(libxl__gc *gc, libxl__nl *nl, int from, int to, const
     int rc;
 
     rc = libxl__nl_qdisc_set(gc, nl, from, TC_H_INGRESS, INGRESS_PARENT, "ingress", NULL, 0, true);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     msg = new_msg(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &tcm, sizeof(tcm));
     rc = request(gc, nl, msg, msg ? put_redirect(msg, to, cookie) : -1,
                  libxl__sprintf(gc, "cannot redirect interface %d", from));
     if (rc == ERROR_NOTFOUND) {
-        LOG(gc, ERROR, "cannot redirect interface %d: kernel module cls_matchall, act_mirred or act_gact missing",
+        LOG(gc, ERROR,
+            "cannot redirect interface %d: kernel module cls_matchall, act_mirred or act_gact "
+            "missing",
             from);
         rc = ERROR_FAIL;
     }
@@ -443,10 +433,8 @@ static void take_ingress(struct nlmsghdr *nh, void *user)
     struct nlattr *tb[TCA_MAX + 1];
     struct tcmsg *tcm = nlmsg_data(nh);
 
-    if (nh->nlmsg_type != RTM_NEWQDISC || nlmsg_parse(nh, sizeof(*tcm), tb, TCA_MAX, NULL))
-        return;
-    if (!tb[TCA_KIND] || nla_strcmp(tb[TCA_KIND], "ingress"))
-        return;
+    if (nh->nlmsg_type != RTM_NEWQDISC || nlmsg_parse(nh, sizeof(*tcm), tb, TCA_MAX, NULL)) return;
+    if (!tb[TCA_KIND] || nla_strcmp(tb[TCA_KIND], "ingress")) return;
     if (list->nr < NL_MAX_IFS)
         list->ifs[list->nr++] = tcm->tcm_ifindex;
     else
@@ -473,8 +461,7 @@ static void take_rule(struct nlmsghdr *nh, void *user)
         return;
     nla_for_each_nested(one, opt[TCA_MATCHALL_ACT], left)
     {
-        if (nla_parse_nested(act, TCA_ACT_MAX, one, NULL) || !act[TCA_ACT_COOKIE])
-            continue;
+        if (nla_parse_nested(act, TCA_ACT_MAX, one, NULL) || !act[TCA_ACT_COOKIE]) continue;
         if (nla_len(act[TCA_ACT_COOKIE]) >= (int)len &&
             !memcmp(nla_data(act[TCA_ACT_COOKIE]), search->cookie, len))
             search->found = true;
@@ -502,8 +489,7 @@ static int find_ingress(libxl__gc *gc, libxl__nl *nl, struct ingress_list *list)
     for (i = 0; i < DUMP_TRIES; i++) {
         list->nr = 0;
         rc = dump(gc, &ex, RTM_GETQDISC, &tcm);
-        if (rc || !ex.changed)
-            break;
+        if (rc || !ex.changed) break;
     }
     if (!rc && list->full) {
         LOG(gc, ERROR, "more than %d interfaces have an ingress qdisc", NL_MAX_IFS);
@@ -528,8 +514,7 @@ int libxl__nl_redirect_find(libxl__gc *gc, libxl__nl *nl, const char *cookie, in
         rc = dump(gc, &ex, RTM_GETTFILTER, &tcm);
         if (rc == ERROR_NOTFOUND) /* the interface went away meanwhile */
             rc = 0;
-        if (rc || !search.found)
-            continue;
+        if (rc || !search.found) continue;
         if (*nr == max) {
             LOG(gc, ERROR, "more than %d interfaces are redirected to %s", max, cookie);
             rc = ERROR_FAIL;

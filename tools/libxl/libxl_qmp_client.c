@@ -2,12 +2,15 @@
 /*
  * The kept QMP connection.
  *
- *   CLOSED --connect--> GREETING --qmp_capabilities--> NEGOTIATING --return--> READY --first of the queue--> READY, sent
- *     ^                                                                                   '--its answer--> callback
- *     '------- EOF, error, garbage, or a limit before the whole command was sent; the first of the queue fails
+ *   CLOSED --connect--> GREETING --qmp_capabilities--> NEGOTIATING --return--> READY
+ *     ^                                                                          |
+ *     |                                    first of the queue, its answer, callback
+ *     '--- EOF, error, garbage, or a limit before the whole command was sent: the first of the
+ *          queue fails
  *
- * Rules: (1) a callback is the last thing a function does, since it may close us. (2) At most one command is with QEMU at a time; it
- * is known by its id, so that the late answer to a command that was given up is not taken for the next one's.
+ * Rules: (1) a callback is the last thing a function does, since it may close us. (2) At most one
+ * command is with QEMU at a time; it is known by its id, so that the late answer to a command that
+ * was given up is not taken for the next one's.
  */
 #include <assert.h>
 #include <errno.h>
@@ -49,7 +52,10 @@ struct libxl__qmp {
     size_t out_len, out_done;
     int out_fd;
 
-    /* The fd set that QEMU writes its device state to: ours to write, the file's inode, QEMU's number for it. */
+    /*
+     * The fd set that QEMU writes its device state to: ours to write, the file's inode, QEMU's
+     * number for it.
+     */
     int state_fd;
     dev_t state_dev;
     ino_t state_ino;
@@ -106,8 +112,7 @@ static void drop_output(libxl__qmp *qmp)
 static void disconnect(libxl__qmp *qmp)
 {
     libxl__ev_fd_deregister(qmp->loop, &qmp->ev);
-    if (qmp->fd >= 0)
-        close(qmp->fd);
+    if (qmp->fd >= 0) close(qmp->fd);
     qmp->fd = -1;
     qmp->state = CLOSED;
     qmp->sent = false;
@@ -131,15 +136,13 @@ static void unlink_cmd(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 
 void libxl__qmp_close(libxl__qmp *qmp)
 {
-    if (!qmp)
-        return;
+    if (!qmp) return;
     while (qmp->queue)
         unlink_cmd(qmp, qmp->queue);
     disconnect(qmp);
     libxl__ev_time_deregister(qmp->loop, &qmp->limit);
     libxl__ev_time_deregister(qmp->loop, &qmp->kick);
-    if (qmp->state_fd >= 0)
-        close(qmp->state_fd);
+    if (qmp->state_fd >= 0) close(qmp->state_fd);
     free(qmp);
 }
 
@@ -152,8 +155,7 @@ static void kick(libxl__qmp *qmp, int ms)
 {
     int rc;
 
-    if (qmp->kick.registered)
-        return;
+    if (qmp->kick.registered) return;
     rc = libxl__ev_time_register_rel(qmp->loop, &qmp->kick, run_queue, ms);
     assert(!rc);
 }
@@ -175,24 +177,22 @@ int libxl__qmp_send(libxl__qmp *qmp, libxl__qmp_cmd *cmd, const char *json, int 
     while (*end)
         end = &(*end)->next;
     *end = cmd;
-    if (qmp->queue == cmd)
-        kick(qmp, 0);
+    if (qmp->queue == cmd) kick(qmp, 0);
     return 0;
 }
 
-/* The first of the queue is done with, one way or the other; the next one starts at the next turn. */
+/*
+ * The first of the queue is done with, one way or the other; the next one starts at the next turn.
+ */
 static void leave_queue(libxl__qmp *qmp)
 {
     /* A line that QEMU has in part cannot be taken back. */
-    if (qmp->out_done && qmp->state == READY)
-        disconnect(qmp);
-    if (qmp->state == READY)
-        drop_output(qmp);
+    if (qmp->out_done && qmp->state == READY) disconnect(qmp);
+    if (qmp->state == READY) drop_output(qmp);
     unlink_cmd(qmp, qmp->queue);
     qmp->sent = false;
     libxl__ev_time_deregister(qmp->loop, &qmp->limit);
-    if (qmp->queue)
-        kick(qmp, 0);
+    if (qmp->queue) kick(qmp, 0);
 }
 
 static void complete(libxl__egc *egc, libxl__qmp *qmp, int rc)
@@ -200,14 +200,12 @@ static void complete(libxl__egc *egc, libxl__qmp *qmp, int rc)
     libxl__qmp_cmd *cmd = qmp->queue;
 
     leave_queue(qmp);
-    if (cmd->callback)
-        cmd->callback(egc, cmd, rc);
+    if (cmd->callback) cmd->callback(egc, cmd, rc);
 }
 
 void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 {
-    if (!cmd->text)
-        return;
+    if (!cmd->text) return;
     if (qmp->queue == cmd)
         leave_queue(qmp);
     else
@@ -217,8 +215,7 @@ void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 static void broken(libxl__egc *egc, libxl__qmp *qmp, int rc)
 {
     disconnect(qmp);
-    if (qmp->queue)
-        complete(egc, qmp, rc);
+    if (qmp->queue) complete(egc, qmp, rc);
 }
 
 static void limit_over(libxl__egc *egc, libxl__ev_time *ev)
@@ -227,8 +224,7 @@ static void limit_over(libxl__egc *egc, libxl__ev_time *ev)
 
     LOG(libxl__loop_gc(qmp->loop), ERROR, "%s: no answer to %s within %d ms", qmp->path,
         qmp->queue->text, qmp->queue->limit_ms);
-    if (qmp->state != READY)
-        disconnect(qmp);
+    if (qmp->state != READY) disconnect(qmp);
     complete(egc, qmp, ERROR_TIMEDOUT);
 }
 
@@ -238,8 +234,7 @@ static int set_output(libxl__qmp *qmp, const char *json, uint64_t id, int fd)
     char head[40] = "{";
     int r;
 
-    if (id)
-        snprintf(head, sizeof(head), "{\"id\":%" PRIu64 ",", id);
+    if (id) snprintf(head, sizeof(head), "{\"id\":%" PRIu64 ",", id);
     r = asprintf(&qmp->out, "%s%s\n", head, json + 1);
     if (r < 0) {
         qmp->out = NULL;
@@ -268,8 +263,7 @@ static int flush_output(libxl__qmp *qmp)
             return ERROR_FAIL;
         }
         qmp->out_done += (size_t)r;
-        if (qmp->out_done < qmp->out_len)
-            continue;
+        if (qmp->out_done < qmp->out_len) continue;
         drop_output(qmp);
         qmp->sent = qmp->state == READY;
     }
@@ -281,14 +275,11 @@ static int start_connection(libxl__qmp *qmp)
     int rc;
 
     rc = libxl__qmp_connect(libxl__loop_gc(qmp->loop), qmp->path, &qmp->fd);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     qmp->parser = libxl__qmp_parser_new();
-    rc = qmp->parser
-             ? libxl__ev_fd_register(qmp->loop, &qmp->ev, socket_ready, qmp->fd, POLLIN)
-             : ERROR_NOMEM;
-    if (!rc)
-        qmp->state = GREETING;
+    rc = qmp->parser ? libxl__ev_fd_register(qmp->loop, &qmp->ev, socket_ready, qmp->fd, POLLIN)
+                     : ERROR_NOMEM;
+    if (!rc) qmp->state = GREETING;
     return rc;
 }
 
@@ -305,8 +296,7 @@ static void run_queue(libxl__egc *egc, libxl__ev_time *ev)
     libxl__qmp *qmp = CONTAINER_OF(ev, libxl__qmp, kick);
     int rc = 0;
 
-    if (!qmp->queue)
-        return;
+    if (!qmp->queue) return;
     if (!qmp->limit.registered)
         rc = libxl__ev_time_register_rel(qmp->loop, &qmp->limit, limit_over, qmp->queue->limit_ms);
     if (!rc && qmp->state == CLOSED) {
@@ -318,8 +308,7 @@ static void run_queue(libxl__egc *egc, libxl__ev_time *ev)
     } else if (!rc && qmp->state == READY && !qmp->sent && !qmp->out) {
         rc = send_first(qmp);
     }
-    if (rc)
-        broken(egc, qmp, rc);
+    if (rc) broken(egc, qmp, rc);
 }
 
 /* One message. *done is set when it answers the first of the queue, with *answer. */
@@ -328,29 +317,22 @@ static int take_message(libxl__qmp *qmp, const struct qmp_msg *msg, bool *done, 
     libxl__gc *gc = libxl__loop_gc(qmp->loop);
     int rc;
 
-    if (msg->kind == QMP_EVENT)
-        return 0;
+    if (msg->kind == QMP_EVENT) return 0;
     switch (qmp->state) {
     case GREETING:
-        if (msg->kind != QMP_GREETING)
-            break;
+        if (msg->kind != QMP_GREETING) break;
         rc = set_output(qmp, QMP_CAPABILITIES, 0, -1);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         qmp->state = NEGOTIATING;
         return flush_output(qmp);
     case NEGOTIATING:
-        if (msg->kind != QMP_RETURN || msg->has_id)
-            break;
+        if (msg->kind != QMP_RETURN || msg->has_id) break;
         qmp->state = READY;
         return qmp->queue ? send_first(qmp) : 0;
     case READY:
-        if (msg->kind != QMP_RETURN && msg->kind != QMP_ERROR)
-            break;
-        if (!msg->has_id && msg->kind == QMP_ERROR)
-            break;
-        if (!qmp->sent || msg->id != qmp->id)
-            return 0;
+        if (msg->kind != QMP_RETURN && msg->kind != QMP_ERROR) break;
+        if (!msg->has_id && msg->kind == QMP_ERROR) break;
+        if (!qmp->sent || msg->id != qmp->id) return 0;
         *done = true;
         *answer = libxl__qmp_answer(gc, qmp->path, qmp->queue->text, msg);
         return 0;
@@ -361,7 +343,10 @@ static int take_message(libxl__qmp *qmp, const struct qmp_msg *msg, bool *done, 
     return ERROR_PROTOCOL_ERROR_QMP;
 }
 
-/* All messages of one read. The answer, if it is among them, is passed on after all were taken, since a callback may close us. */
+/*
+ * All messages of one read. The answer, if it is among them, is passed on after all were taken,
+ * since a callback may close us.
+ */
 static void take_bytes(libxl__egc *egc, libxl__qmp *qmp, const char *buf, size_t n)
 {
     struct qmp_msg msg;
@@ -378,8 +363,7 @@ static void take_bytes(libxl__egc *egc, libxl__qmp *qmp, const char *buf, size_t
         else if (msg.kind != QMP_NONE && !(done && msg.kind != QMP_EVENT))
             rc = take_message(qmp, &msg, &done, &answer);
     }
-    if (rc)
-        disconnect(qmp);
+    if (rc) disconnect(qmp);
     if (done)
         complete(egc, qmp, answer);
     else if (rc && qmp->queue)
@@ -401,11 +385,9 @@ static void socket_ready(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events
             return;
         }
     }
-    if (!(revents & ~POLLOUT))
-        return;
+    if (!(revents & ~POLLOUT)) return;
     got = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got > 0) {
         take_bytes(egc, qmp, buf, (size_t)got);
         return;
@@ -443,18 +425,18 @@ static void state_added(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
         cmd->qmp->state_known = false;
 }
 
-/* An open file description of our own, for writing only: QEMU picks from an fd set by access mode. */
+/*
+ * An open file description of our own, for writing only: QEMU picks from an fd set by access mode.
+ */
 static int open_state(libxl__qmp *qmp, int fd, const struct stat *stat)
 {
     char path[40];
 
-    if (qmp->state_fd >= 0)
-        close(qmp->state_fd);
+    if (qmp->state_fd >= 0) close(qmp->state_fd);
     qmp->state_known = false;
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     qmp->state_fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (qmp->state_fd < 0)
-        return ERROR_FAIL;
+    if (qmp->state_fd < 0) return ERROR_FAIL;
     qmp->state_dev = stat->st_dev;
     qmp->state_ino = stat->st_ino;
     return 0;
@@ -471,22 +453,24 @@ static int prepare_state(libxl__qmp *qmp, int fd, int limit_ms)
         rc = ERROR_FAIL;
     else if (qmp->state_fd < 0 || stat.st_dev != qmp->state_dev || stat.st_ino != qmp->state_ino)
         rc = open_state(qmp, fd, &stat);
-    if (!rc && (ftruncate(qmp->state_fd, 0) || lseek(qmp->state_fd, 0, SEEK_SET)))
-        rc = ERROR_FAIL;
+    if (!rc && (ftruncate(qmp->state_fd, 0) || lseek(qmp->state_fd, 0, SEEK_SET))) rc = ERROR_FAIL;
     if (rc) {
         LOGE(gc, ERROR, "cannot use fd %d for the device state", fd);
         return rc;
     }
-    if (qmp->state_known || qmp->add_state.text)
-        return 0;
-    /* A number not used before: a set of that number may linger in QEMU with an old offset. QEMU takes positive ints. */
+    if (qmp->state_known || qmp->add_state.text) return 0;
+    /*
+     * A number not used before: a set of that number may linger in QEMU with an old offset. QEMU
+     * takes positive ints.
+     */
     qmp->state_set = qmp->state_set ? qmp->state_set + 1 : ((uint64_t)getpid() & 0x3fffff) << 8;
     qmp->add_state.callback = state_added;
     qmp->add_state.limit_ms = limit_ms;
-    rc = libxl__qmp_send(qmp, &qmp->add_state,
-                         libxl__sprintf(gc, "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%" PRIu64 "}}",
-                                        qmp->state_set),
-                         qmp->state_fd);
+    rc = libxl__qmp_send(
+        qmp, &qmp->add_state,
+        libxl__sprintf(gc, "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%" PRIu64 "}}",
+                       qmp->state_set),
+        qmp->state_fd);
     qmp->state_known = !rc;
     return rc;
 }
@@ -497,8 +481,7 @@ int libxl__qmp_save_state(libxl__qmp *qmp, libxl__qmp_cmd *cmd, int fd, bool liv
     int rc;
 
     rc = prepare_state(qmp, fd, cmd->limit_ms);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     snprintf(json, sizeof(json),
              "{\"execute\":\"xen-save-devices-state\",\"arguments\":"
              "{\"filename\":\"/dev/fdset/%" PRIu64 "\",\"live\":%s}}",

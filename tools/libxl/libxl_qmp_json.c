@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * A message is one JSON object. yajl calls back for its parts; depth 1 is the message itself, depth 2 the "error" object.
- * Nothing is kept but the few fields of struct qmp_msg, so what a message may cost is what yajl holds of one string: bounded
- * by QMP_MAX_BYTES.
+ * A message is one JSON object. yajl calls back for its parts; depth 1 is the message itself, depth
+ * 2 the "error" object. Nothing is kept but the few fields of struct qmp_msg, so what a message may
+ * cost is what yajl holds of one string: bounded by QMP_MAX_BYTES.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -34,8 +34,7 @@ static int refuse(libxl__qmp_parser *p, const char *why)
 /* Every value but an object passes here. */
 static int value(libxl__qmp_parser *p)
 {
-    if (!p->depth)
-        return refuse(p, "not an object");
+    if (!p->depth) return refuse(p, "not an object");
     p->field = FIELD_OTHER;
     return 1;
 }
@@ -119,8 +118,7 @@ static int take_key(void *ctx, const unsigned char *key, size_t len)
 
 static int deeper(libxl__qmp_parser *p)
 {
-    if (p->depth >= QMP_MAX_DEPTH)
-        return refuse(p, "nested too deep");
+    if (p->depth >= QMP_MAX_DEPTH) return refuse(p, "nested too deep");
     p->depth++;
     return 1;
 }
@@ -129,8 +127,7 @@ static int start_map(void *ctx)
 {
     libxl__qmp_parser *p = ctx;
 
-    if (p->depth == 1)
-        p->in_error = p->field == FIELD_ERROR;
+    if (p->depth == 1) p->in_error = p->field == FIELD_ERROR;
     p->field = FIELD_OTHER;
     return deeper(p);
 }
@@ -141,12 +138,9 @@ static int end_map(void *ctx)
 
     p->depth--;
     p->field = FIELD_OTHER;
-    if (p->depth == 1)
-        p->in_error = false;
-    if (p->depth)
-        return 1;
-    if (p->msg.kind == QMP_NONE)
-        return refuse(p, "an object that is no QMP message");
+    if (p->depth == 1) p->in_error = false;
+    if (p->depth) return 1;
+    if (p->msg.kind == QMP_NONE) return refuse(p, "an object that is no QMP message");
     p->ended = true;
     return 1;
 }
@@ -182,8 +176,7 @@ libxl__qmp_parser *libxl__qmp_parser_new(void)
 {
     libxl__qmp_parser *p = calloc(1, sizeof(*p));
 
-    if (!p)
-        return NULL;
+    if (!p) return NULL;
     p->yajl = yajl_alloc(&callbacks, NULL, p);
     if (!p->yajl) {
         free(p);
@@ -195,8 +188,7 @@ libxl__qmp_parser *libxl__qmp_parser_new(void)
 
 void libxl__qmp_parser_free(libxl__qmp_parser *p)
 {
-    if (!p)
-        return;
+    if (!p) return;
     yajl_free(p->yajl);
     free(p);
 }

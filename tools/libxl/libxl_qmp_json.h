@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * QMP text in, messages out; knows no sockets. What the client does not need is skipped: events, and all of a "return" but that it came.
+ * QMP text in, messages out; knows no sockets. What the client does not need is skipped: events,
+ * and all of a "return" but that it came.
  */
 #ifndef LIBXL_QMP_JSON_H
 #define LIBXL_QMP_JSON_H
@@ -29,8 +30,9 @@ typedef struct libxl__qmp_parser libxl__qmp_parser;
 libxl__qmp_parser *libxl__qmp_parser_new(void);
 void libxl__qmp_parser_free(libxl__qmp_parser *p); /* NULL is fine */
 /*
- * Eats up to n bytes, stops after the end of a message. *used is how many were eaten; msg->kind is QMP_NONE when more are needed. 0, or
- * ERROR_PROTOCOL_ERROR_QMP with a reason in msg->desc: then the parser can only be freed.
+ * Eats up to n bytes, stops after the end of a message. *used is how many were eaten; msg->kind is
+ * QMP_NONE when more are needed. 0, or ERROR_PROTOCOL_ERROR_QMP with a reason in msg->desc: then
+ * the parser can only be freed.
  */
 int libxl__qmp_parse(libxl__qmp_parser *p, const void *bytes, size_t n, size_t *used,
                      struct qmp_msg *msg);

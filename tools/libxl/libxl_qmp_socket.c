@@ -26,8 +26,7 @@ int libxl__qmp_connect(libxl__gc *gc, const char *path, int *fd_out)
     }
     strcpy(addr.sun_path, path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        goto fail;
+    if (fd < 0) goto fail;
     if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr))) {
         *fd_out = fd;
         return 0;
@@ -40,8 +39,7 @@ fail:
     LOGE(gc, ERROR, "cannot reach QEMU at %s", path);
     rc = ERROR_FAIL;
 out:
-    if (fd >= 0)
-        close(fd);
+    if (fd >= 0) close(fd);
     return rc;
 }
 
@@ -84,12 +82,10 @@ int libxl__qmp_answer(libxl__gc *gc, const char *path, const char *command,
                    {"DeviceNotFound", ERROR_QMP_DEVICE_NOT_FOUND}};
     size_t i;
 
-    if (msg->kind == QMP_RETURN)
-        return 0;
+    if (msg->kind == QMP_RETURN) return 0;
     LOG(gc, ERROR, "%s: QEMU refuses %s: %s: %s", path, command, msg->error_class, msg->desc);
     for (i = 0; i < sizeof(classes) / sizeof(classes[0]); i++)
-        if (!strcmp(msg->error_class, classes[i].name))
-            return classes[i].rc;
+        if (!strcmp(msg->error_class, classes[i].name)) return classes[i].rc;
     return ERROR_UNKNOWN_QMP_ERROR;
 }
 
@@ -119,8 +115,7 @@ static int wait_for(struct blocking *b, short events)
     int r;
 
     r = left > 0 ? poll(&pfd, 1, (int)left) : 0;
-    if (r > 0 || (r < 0 && errno == EINTR))
-        return 0;
+    if (r > 0 || (r < 0 && errno == EINTR)) return 0;
     LOG(b->gc, ERROR, "%s: no answer from QEMU in time", b->path);
     return ERROR_TIMEDOUT;
 }
@@ -136,17 +131,13 @@ static int next_message(struct blocking *b, struct qmp_msg *msg)
         while (b->at < b->len) {
             rc = libxl__qmp_parse(b->parser, b->buf + b->at, b->len - b->at, &used, msg);
             b->at += used;
-            if (rc)
-                LOG(b->gc, ERROR, "%s: bad answer from QEMU: %s", b->path, msg->desc);
-            if (rc || (msg->kind != QMP_NONE && msg->kind != QMP_EVENT))
-                return rc;
+            if (rc) LOG(b->gc, ERROR, "%s: bad answer from QEMU: %s", b->path, msg->desc);
+            if (rc || (msg->kind != QMP_NONE && msg->kind != QMP_EVENT)) return rc;
         }
         rc = wait_for(b, POLLIN);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         got = recv(b->fd, b->buf, sizeof(b->buf), MSG_DONTWAIT);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR))
-            continue;
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (got <= 0) {
             LOG(b->gc, ERROR, "%s: QEMU closed the connection", b->path);
             return ERROR_FAIL;
@@ -174,8 +165,7 @@ static int send_line(struct blocking *b, const char *json)
             return ERROR_FAIL;
         }
         rc = wait_for(b, POLLOUT);
-        if (rc)
-            return rc;
+        if (rc) return rc;
     }
     return 0;
 }
@@ -187,8 +177,7 @@ static int connect_in_time(struct blocking *b)
 
     for (;;) {
         rc = libxl__qmp_connect(b->gc, b->path, &b->fd);
-        if (rc != ERROR_NOT_READY)
-            return rc;
+        if (rc != ERROR_NOT_READY) return rc;
         if (now_ms() > b->until_ms) {
             LOG(b->gc, ERROR, "%s: QEMU is busy with other clients", b->path);
             return ERROR_TIMEDOUT;
@@ -204,8 +193,7 @@ static int converse(struct blocking *b, const char *json)
     int rc;
 
     rc = send_line(b, json);
-    if (!rc)
-        rc = next_message(b, &msg);
+    if (!rc) rc = next_message(b, &msg);
     return rc ? rc : libxl__qmp_answer(b->gc, b->path, json, &msg);
 }
 
@@ -216,27 +204,22 @@ int libxl__qmp_blocking_at(libxl__gc *gc, const char *path, const char *json, in
     int rc;
 
     b.parser = libxl__qmp_parser_new();
-    if (!b.parser)
-        return ERROR_NOMEM;
+    if (!b.parser) return ERROR_NOMEM;
     rc = connect_in_time(&b);
-    if (rc)
-        goto out;
+    if (rc) goto out;
     rc = next_message(&b, &msg);
-    if (rc)
-        goto out;
+    if (rc) goto out;
     if (msg.kind != QMP_GREETING) {
         LOG(gc, ERROR, "%s: not a QMP socket", path);
         rc = ERROR_PROTOCOL_ERROR_QMP;
         goto out;
     }
     rc = converse(&b, QMP_CAPABILITIES);
-    if (rc)
-        goto out;
+    if (rc) goto out;
     rc = converse(&b, json);
 out:
     libxl__qmp_parser_free(b.parser);
-    if (b.fd >= 0)
-        close(b.fd);
+    if (b.fd >= 0) close(b.fd);
     return rc;
 }
 

@@ -11,7 +11,10 @@
 #define XEN_RUN_DIR "/var/run/xen"
 #define QMP_CAPABILITIES "{\"execute\":\"qmp_capabilities\"}"
 
-/* A non-blocking connection. ERROR_NOT_READY (not logged): too many clients wait for QEMU, try again. */
+/*
+ * A non-blocking connection. ERROR_NOT_READY (not logged): too many clients wait for QEMU, try
+ * again.
+ */
 int libxl__qmp_connect(libxl__gc *gc, const char *path, int *fd);
 /* Like send without blocking and without SIGPIPE; fd, unless -1, goes with the first byte. */
 ssize_t libxl__qmp_write(int sock, const char *text, size_t len, int fd);
