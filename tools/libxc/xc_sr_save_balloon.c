@@ -17,8 +17,8 @@
 #include "xc_sr_record.h"
 #include "xc_sr_save.h"
 
-/* One slice of the scan, between two checkpoints. */
-#define SCAN_PFNS (64 * XC_SR_BATCH)
+/* One slice of the scan, between two checkpoints: 256 MiB of guest. */
+#define SCAN_BATCHES 64
 
 static int read_owned(struct xc_sr_save *s, uint64_t *pages)
 {
@@ -77,13 +77,22 @@ static void mark_suspect(struct xc_sr_save *s, void *user, uint64_t pfn, bool th
     xc_sr_dirty_set(&s->suspect, pfn);
 }
 
+/* Only where pages were sent: one that comes elsewhere shows in the domain's page count. */
 int xc_sr_population_scan(struct xc_sr_save *s)
 {
-    uint64_t end = s->scan_next + SCAN_PFNS;
+    unsigned int batch;
 
-    if (end > s->pfns) end = s->pfns;
-    if (compare_range(s, s->scan_next, end, mark_suspect, NULL)) return -1;
-    s->scan_next = end == s->pfns ? 0 : end;
+    for (batch = 0; batch < SCAN_BATCHES; batch++) {
+        uint64_t first = xc_sr_dirty_next(&s->sent, s->scan_next), end;
+
+        if (first == XC_SR_PFN_NONE) {
+            s->scan_next = 0;
+            return 0;
+        }
+        end = first + XC_SR_BATCH < s->pfns ? first + XC_SR_BATCH : s->pfns;
+        if (compare_range(s, first, end, mark_suspect, NULL)) return -1;
+        s->scan_next = end;
+    }
     return 0;
 }
 

@@ -162,11 +162,12 @@ static int is_pv(const struct xc_sr_env *env)
  * The parent died: the guest may be suspended, or about to be, and its QEMU stopped. Without a
  * guard nobody else will let them run again.
  */
-static void recover_orphan(uint32_t domid)
+static void recover_orphan(uint32_t domid, int stream_fd)
 {
     const char *guarded = getenv("LIBXL_SAVE_HELPER_GUARDED");
     libxl__gc gc;
 
+    close(stream_fd); /* the other side need not wait for what follows */
     if (guarded && !strcmp(guarded, "1")) return;
     libxl__gc_init(&gc, NULL);
     LOG(&gc, ERROR, "domain %u: the toolstack died, letting the guest run on", domid);
@@ -199,6 +200,7 @@ static int save_domain(const long *v)
     struct save_callbacks cb = { 0 };
     struct xc_sr_io io;
     struct xc_sr_save s = { .env = { 0 } };
+    bool orphaned;
     int rc = -1, pv;
 
     libxl__save_msgs_fill_save(&cb, (uint32_t)v[4]);
@@ -219,8 +221,9 @@ out:
     if (!rc) errno = 0;
     rc = libxl__save_msgs_complete(rc, errno);
     close_env(&s.env);
-    if (rc && xc_sr_io_stopped(&io) == XC_SR_PARENT_DIED) recover_orphan((uint32_t)v[2]);
+    orphaned = rc && xc_sr_io_stopped(&io) == XC_SR_PARENT_DIED;
     xc_sr_io_dispose(&io);
+    if (orphaned) recover_orphan((uint32_t)v[2], (int)v[0]);
     return rc;
 }
 
