@@ -64,6 +64,15 @@ int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void
     return fails() ? EAGAIN : __real_pthread_create(t, a, f, arg);
 }
 
+int __real_pipe2(int fds[2], int flags);
+int __wrap_pipe2(int fds[2], int flags);
+int __wrap_pipe2(int fds[2], int flags)
+{
+    if (!fails()) return __real_pipe2(fds, flags);
+    errno = EMFILE;
+    return -1;
+}
+
 pid_t __real_fork(void);
 pid_t __wrap_fork(void);
 pid_t __wrap_fork(void)

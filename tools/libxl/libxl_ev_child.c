@@ -103,31 +103,59 @@ out:
     return rc;
 }
 
+/* The child goes on only when it is watched: else it could be gone, and reaped by another, before we look. */
+static void wait_for_parent(const int go[2])
+{
+    char c;
+    ssize_t r;
+
+    close(go[1]);
+    do
+        r = read(go[0], &c, 1);
+    while (r < 0 && errno == EINTR);
+    /* Without a parent there is nobody to work for. */
+    if (r != 1) _exit(126);
+    close(go[0]);
+}
+
 pid_t libxl__ev_child_fork(libxl__loop *loop, libxl__ev_child *ev, libxl__ev_child_callback *cb)
 {
     sigset_t all, before;
     pid_t pid;
-    int fork_errno;
+    int fork_errno, rc, go[2];
 
     assert(!libxl__ev_child_inuse(ev) && cb);
+    if (pipe2(go, O_CLOEXEC)) {
+        LOGE(&loop->gc, ERROR, "cannot make a pipe to a child");
+        return ERROR_FAIL;
+    }
     /* No handler of the parent may run in the child before default_signals. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pid = fork();
     fork_errno = errno;
     if (!pid) {
+        wait_for_parent(go);
         default_signals();
         return 0;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (pid < 0) {
         LOGEV(&loop->gc, ERROR, fork_errno, "fork failed");
-        return ERROR_FAIL;
+        rc = ERROR_FAIL;
+        goto out;
     }
-    if (watch_child(loop, ev, pid)) return ERROR_FAIL;
+    rc = watch_child(loop, ev, pid);
+    if (rc) goto out;
     ev->callback = cb;
     loop->children++;
-    return pid;
+    /* One byte into an empty pipe whose reading end we hold too: it cannot fail. */
+    if (write(go[1], "", 1) != 1) assert(!"the pipe to a new child is broken");
+
+out:
+    close(go[0]);
+    close(go[1]);
+    return rc ? ERROR_FAIL : pid;
 }
 
 /* A copy above the standard three, so that moving one does not overwrite another. */
