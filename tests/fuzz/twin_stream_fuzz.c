@@ -22,10 +22,10 @@ static void take(libxl__twin_stream *ts, size_t n)
 {
     const unsigned char *p;
     size_t have = libxl__twin_stream_peek(ts, &p);
-    volatile unsigned char sum = 0;
+    static volatile uint64_t touched;
 
-    for (size_t i = 0; i < have; i++)
-        sum ^= p[i];
+    touched = XXH3_64bits(p, have); /* every octet that may be handed on is there */
+    (void)touched;
     libxl__twin_stream_took(ts, n < have ? n : have);
 }
 

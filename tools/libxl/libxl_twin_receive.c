@@ -31,7 +31,7 @@ struct receiver {
     libxl__gc gc;
     libxl__loop *loop;
     libxl__twin twin;
-    unsigned char *prefix; /* xl header and what follows it */
+    unsigned char *prefix; /* xl header and what follows it; in gc */
     size_t prefix_len;
     struct twin_config config;
     const char *argv[4];
@@ -137,8 +137,7 @@ static int read_prefix(struct receiver *rv, int64_t until_ms)
         return ERROR_FAIL;
     }
     rv->prefix_len = sizeof(header) + len;
-    rv->prefix = malloc(rv->prefix_len);
-    if (!rv->prefix) return ERROR_NOMEM;
+    rv->prefix = libxl__zalloc(&rv->gc, rv->prefix_len);
     memcpy(rv->prefix, header, sizeof(header));
     rc = read_exactly(rv, rv->prefix + sizeof(header), len, until_ms);
     return rc ? rc : judge_config(rv);
@@ -274,7 +273,6 @@ int libxl__twin_receive(const struct twin_options *opts)
     if (rv.loop) libxl__ev_fd_deregister(rv.loop, &rv.signal_ev);
     if (rv.signal_fd >= 0) close(rv.signal_fd);
     libxl__loop_free(rv.loop);
-    free(rv.prefix);
     libxl__gc_dispose(&rv.gc);
     libxl__twin_log_close(&rv.log);
     return rc ? 1 : 0;
