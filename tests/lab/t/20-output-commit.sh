@@ -50,7 +50,7 @@ run_type() {
     rm -f "$cap".*
     addr=$(lab guest start A "$type" --name guest --mem 128) || { not_ok "$type: guest starts"; return; }
     lab capture start "$cap" >/dev/null
-    protect A guest -i 1000 --arbiter "'$WITNESS_ARBITER'"
+    protect A guest -i 1000 --arbiter "$WITNESS_ARBITER"
     wait_protected A guest 2 || { not_ok "$type: protected"; lab capture stop "$cap"; return; }
     kv cmd "$addr" 'CHATTER 20' >/dev/null
     sleep 15

@@ -85,7 +85,7 @@ if begin "zombie primary, rule backup" --on-link-loss=backup; then
     check "$name: the woken primary let out $frames frames" test "$frames" -eq 0
     moves_to_b
 fi
-if begin "link cut, arbiter" --arbiter "'$WITNESS_ARBITER'"; then
+if begin "link cut, arbiter" --arbiter "$WITNESS_ARBITER"; then
     lab cut repl
     sleep 15
     copies=0

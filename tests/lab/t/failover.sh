@@ -26,7 +26,7 @@ failover_run() {
     kv cmd "$F_ADDR" 'DIRTY 200 2000' >/dev/null
     F_ID=$(kv cmd "$F_ADDR" ID)
     step "protect it: xl remus --arbiter '$WITNESS_ARBITER' $guest hostB"
-    protect A "$guest" -i 200 --arbiter "'$WITNESS_ARBITER'"
+    protect A "$guest" -i 200 --arbiter "$WITNESS_ARBITER"
     wait_protected A "$guest" 2 || return 1
     step "write keys from a client on the public LAN"
     "$LAB_CMD" kv load "$F_ADDR" --log "$F_LOG" --rate 50 --seconds 240 >"$LOGS/load-$type.log" 2>&1 </dev/null &

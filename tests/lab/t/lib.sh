@@ -49,7 +49,12 @@ guest_answers() { [[ $(kv cmd "$1" TICK 2>/dev/null) =~ ^[0-9]+ ]]; }
 protect() {
     local host=$1 guest=$2 log=/var/log/remus-$2
     shift 2
-    on "$host" "rm -f $log.log $log.json; setsid sh -c 'xl remus --stats $log.json $* $guest host$(other "$host") >$log.log 2>&1; echo exit \$? >>$log.log' </dev/null >/dev/null 2>&1 &"
+    {
+        printf 'xl remus --stats %s.json ' "$log"
+        printf '%q ' "$@" "$guest" "host$(other "$host")"
+        printf '>%s.log 2>&1\necho "exit $?" >>%s.log\n' "$log" "$log"
+    } | "$LAB_CMD" exec "$host" "rm -f $log.log $log.json; cat >/tmp/protect.sh"
+    on "$host" "setsid bash /tmp/protect.sh </dev/null >/dev/null 2>&1 &"
 }
 checkpoints() { on "$1" "wc -l </var/log/remus-$2.json" 2>/dev/null || echo 0; }
 has_checkpoints() { [ "$(checkpoints "$1" "$2")" -ge "$3" ]; }
