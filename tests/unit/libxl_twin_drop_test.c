@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* The way down: stop, refusal, failures of child and host; and the whole process. */
+#include <sched.h>
+#include <sys/mount.h>
+
+#include "libxl_twin_lock.h"
 #include "twin_fixture.h"
 
 /* ---- the way down ---- */
@@ -297,6 +301,66 @@ static void t_twin_guest_that_cannot_start_is_told(void **state)
     assert_non_null(strstr(f->told, "error -3"));
 }
 
+/* ---- the stock receiver's lock ---- */
+
+/* Mount namespaces need root, and not every container has them. */
+static bool may_unshare(void)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (!pid) _exit(unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
+    return waitpid(pid, &status, 0) == pid && !status;
+}
+
+static void t_twin_child_has_a_lock_of_its_own(void **state)
+{
+    struct fixture *f = *state;
+    char lock[100], own[100], line[40];
+    struct stat common, theirs;
+
+    if (!may_unshare()) {
+        print_message("skipped: no mount namespaces here\n");
+        skip();
+    }
+    write_file(f, "lock", "");
+    write_file(f, "own", "");
+    snprintf(lock, sizeof(lock), "%s/lock", f->dir);
+    snprintf(own, sizeof(own), "%s/own", f->dir);
+    assert_int_equal(stat(lock, &common) | stat(own, &theirs), 0);
+    setenv("FAKE_XL_LOCK", lock, 1);
+    f->twin.lock = lock;
+    f->twin.own_lock = own;
+    protect(f, 1);
+    unsetenv("FAKE_XL_LOCK");
+    snprintf(line, sizeof(line), "lock %lu\n", (unsigned long)theirs.st_ino);
+    assert_true(noted(f, line));
+    assert_int_equal(stat(lock, &theirs), 0);
+    assert_int_equal(theirs.st_ino, common.st_ino);
+    libxl__channel_send(&f->p, CHANNEL_STOP, 1, "", 0);
+    RUN_UNTIL(f, f->finished);
+    f->twin.lock = NULL;
+}
+
+static void t_twin_lock_is_found_in_xl_conf(void **state)
+{
+    struct fixture *f = *state;
+    char conf[100], path[256];
+
+    snprintf(conf, sizeof(conf), "%s/xl.conf", f->dir);
+    libxl__twin_lock_find(conf, path, sizeof(path));
+    assert_string_equal(path, "/var/lock/xl");
+    write_file(f, "xl.conf", "# lockfile=\"/no\"\nautoballoon=0\n");
+    libxl__twin_lock_find(conf, path, sizeof(path));
+    assert_string_equal(path, "/var/lock/xl");
+    write_file(f, "xl.conf", "autoballoon=0\nlockfile=\"/run/a b\"\n");
+    libxl__twin_lock_find(conf, path, sizeof(path));
+    assert_string_equal(path, "/run/a b");
+    write_file(f, "xl.conf", "  lockfile = '/run/c' # here\n");
+    libxl__twin_lock_find(conf, path, sizeof(path));
+    assert_string_equal(path, "/run/c");
+}
+
 /* ---- the whole process ---- */
 
 static void read_exactly(int fd, void *to, size_t n)
@@ -434,6 +498,8 @@ int main(int argc, char **argv)
         T(t_twin_guest_that_is_here_already_is_refused),
         T(t_twin_left_over_of_another_time_is_removed_first),
         T(t_twin_guest_that_cannot_start_is_told),
+        T(t_twin_child_has_a_lock_of_its_own),
+        T(t_twin_lock_is_found_in_xl_conf),
         T(t_receiver_whole_run_promotes),
         T(t_receiver_sigterm_drops),
         T(t_receiver_bad_beginnings_end_at_once),

@@ -58,6 +58,16 @@ static inline void fake_note(const char *text)
     close(fd);
 }
 
+static inline void fake_note_lock(void)
+{
+    struct stat sb;
+    char line[40];
+
+    if (stat(getenv("FAKE_XL_LOCK"), &sb)) return;
+    snprintf(line, sizeof(line), "lock %lu", (unsigned long)sb.st_ino);
+    fake_note(line);
+}
+
 static inline bool fake_mode(const char *mode)
 {
     return !strcmp(getenv("FAKE_XL_MODE"), mode);
@@ -122,6 +132,7 @@ static inline int fake_receive(void)
     int out = open(fake_file("out"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     int null = open("/dev/null", O_WRONLY);
 
+    if (getenv("FAKE_XL_LOCK")) fake_note_lock();
     fake_note(getenv("LIBXL_SAVE_HELPER") ? getenv("LIBXL_SAVE_HELPER") : "no helper");
     if (fake_mode("die-early")) {
         fprintf(stderr, "libxl: error: no\033 memory\n");

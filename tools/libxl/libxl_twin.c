@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <libxl.h>
 
@@ -433,6 +434,8 @@ static void start_child(libxl__twin *t)
     c->stream = &t->stream;
     c->argv = t->argv;
     c->helper = t->helper;
+    c->lock = t->lock;
+    c->own_lock = t->own_lock;
     c->user = t;
     c->event = child_event;
     c->handed = handed;
@@ -575,7 +578,9 @@ int libxl__twin_start(libxl__twin *t)
     if (!rc) rc = start_channel(t);
     if (!rc) {
         rc = start_control(t);
-        if (rc == ERROR_LOCK_FAIL) send_error(t, "the guest is already being received there");
+        if (rc == ERROR_LOCK_FAIL)
+            send_error(t, "that guest is being received there already; if an old twin of it "
+                          "waits there: xl remus --discard NAME");
     }
     if (!rc) rc = start_looking(t);
     if (rc) {
@@ -598,6 +603,7 @@ void libxl__twin_dispose(libxl__twin *t)
     libxl__arbiter_dispose(&t->arbiter);
     libxl__channel_dispose(&t->channel);
     if (t->with_control) libxl__control_dispose(&t->control);
+    if (t->lock) unlink(t->own_lock);
     libxl__twin_child_dispose(&t->child);
     libxl__twin_domains_dispose(&t->domains);
     libxl__twin_stream_dispose(&t->stream);

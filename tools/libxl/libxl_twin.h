@@ -67,9 +67,10 @@ struct libxl__twin {
         c;                /* epoch and primary are set by the twin; limit_ms is the channel's too */
     uint64_t hold_limit;  /* bytes of one checkpoint */
     const char *stock_xl; /* for list and destroy */
-    const char *const *argv; /* of the child */
-    const char *helper;      /* the child's LIBXL_SAVE_HELPER, or NULL */
-    bool with_control;       /* offer the control socket */
+    const char *const *argv;     /* of the child */
+    const char *helper;          /* the child's LIBXL_SAVE_HELPER, or NULL */
+    const char *lock, *own_lock; /* libxl_twin_lock.h; NULL: the common lock */
+    bool with_control;           /* offer the control socket */
     void *user;
     /* One line for a person. */
     void (*message)(void *user, const char *line);

@@ -15,6 +15,8 @@
 
 #include <libxl.h>
 
+#include "libxl_twin_lock.h"
+
 #define LIMIT_BANNER_MS 60000
 /* After its input was closed it destroys a domain, which takes a while; then it is told, then it is
  * made to leave. */
@@ -287,6 +289,7 @@ static void __attribute__((noreturn)) child_exec(const libxl__twin_child *c, con
 {
     /* A group of its own: what is meant for us does not hit it, and we can reach its helpers. */
     setpgid(0, 0);
+    if (c->lock) libxl__twin_lock_replace(c->lock, c->own_lock, theirs[2]);
     if (c->helper) setenv("LIBXL_SAVE_HELPER", c->helper, 1);
     libxl__exec(theirs[0], theirs[1], theirs[2], c->argv[0], (char *const *)c->argv);
 }

@@ -31,8 +31,9 @@ struct libxl__twin_child {
     /* caller fills, all borrowed */
     libxl__loop *loop;
     libxl__twin_stream *stream;
-    const char *const *argv; /* stock xl with its arguments, NULL at the end */
-    const char *helper;      /* becomes its LIBXL_SAVE_HELPER; NULL: leave the environment */
+    const char *const *argv;     /* stock xl with its arguments, NULL at the end */
+    const char *helper;          /* becomes its LIBXL_SAVE_HELPER; NULL: leave the environment */
+    const char *lock, *own_lock; /* libxl_twin_lock.h; NULL: the common lock */
     void *user;
     void (*event)(libxl__egc *egc, libxl__twin_child *c, enum twin_child_event ev);
     /* n bytes of the stream were just handed on. */

@@ -18,11 +18,14 @@
 
 #include <libxl.h>
 
+#include "libxl_control_path.h"
 #include "libxl_twin_config.h"
+#include "libxl_twin_lock.h"
 #include "libxl_twin_log.h"
 
 #define LIMIT_HEADER_MS 60000
 #define HOLD_EXTRA (64ull << 20)
+#define XL_CONF "/etc/xen/xl.conf"
 #define LOG_DIR "/var/log/xen"
 
 struct receiver {
@@ -35,6 +38,7 @@ struct receiver {
     size_t prefix_len;
     struct twin_config config;
     const char *argv[4];
+    char lock[256], own_lock[256];
     int signal_fd;
     libxl__ev_fd signal_ev;
     bool done;
@@ -222,6 +226,10 @@ static int start_twin(struct receiver *rv)
     rv->argv[2] = o->no_monitor ? "-e" : NULL;
     t->argv = rv->argv;
     t->helper = helper_path(rv);
+    libxl__twin_lock_find(XL_CONF, rv->lock, sizeof(rv->lock));
+    snprintf(rv->own_lock, sizeof(rv->own_lock), "%s/xl-%.64s.lock", control_dir(), o->domain);
+    t->lock = rv->lock;
+    t->own_lock = rv->own_lock;
     t->with_control = true;
     t->user = rv;
     t->message = say;
