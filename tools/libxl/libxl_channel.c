@@ -409,7 +409,7 @@ static void silence_passed(libxl__egc *egc, libxl__ev_time *ev)
     left = silence_limit(st) - libxl__channel_silence_ms(st->ch);
     if (left <= 0) {
         snprintf(why, sizeof(why), "nothing heard from the peer for %lld ms",
-                 (long long)silence_limit(st));
+                 (long long)libxl__channel_silence_ms(st->ch));
         channel_lost(egc, st, why);
     } else if (!ev->registered &&
                libxl__ev_time_register_rel(st->ch->loop, ev, silence_passed, left)) {
