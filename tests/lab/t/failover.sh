@@ -25,8 +25,8 @@ failover_run() {
     wait_for 90 guest_answers "$F_ADDR" || { echo "the guest does not answer"; return 1; }
     kv cmd "$F_ADDR" 'DIRTY 200 2000' >/dev/null
     F_ID=$(kv cmd "$F_ADDR" ID)
-    step "protect it: xl remus --arbiter '$WITNESS_ARBITER' $guest hostB"
-    protect A "$guest" -i 200 --arbiter "$WITNESS_ARBITER"
+    step "protect it: xl remus --on-link-loss=backup --arbiter '$WITNESS_ARBITER' $guest hostB"
+    protect A "$guest" -i 200 --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
     wait_protected A "$guest" 2 || return 1
     step "write keys from a client on the public LAN"
     "$LAB_CMD" kv load "$F_ADDR" --log "$F_LOG" --rate 50 --seconds 240 >"$LOGS/load-$type.log" 2>&1 </dev/null &
@@ -41,7 +41,7 @@ failover_run() {
     step "the guest goes on at host B"
     if ! wait_for 120 acked_after "$F_LOG" "$kill_ns"; then
         echo "no write was acknowledged within 120 s after the loss of host A; host B says:"
-        on B "tail -n 30 /var/log/xen/xentwin-*.log; xl list"
+        on B "tail -n 30 /var/log/xen/xentwin-backup-*.log; xl list"
         kill "$load_pid" 2>/dev/null
         return 1
     fi
@@ -49,7 +49,7 @@ failover_run() {
     kill -TERM "$load_pid" 2>/dev/null
     wait "$load_pid" 2>/dev/null
     F_SECONDS=$(seconds_between "$kill_ns" "$(first_ack_after "$F_LOG" "$kill_ns")")
-    F_DETECT=$(on B "sed -n 's/.*silence \([0-9]*\) ms.*/\1/p' /var/log/xen/xentwin-$guest.log | tail -n 1")
+    F_DETECT=$(on B "sed -n 's/.*nothing heard from the peer for \([0-9]*\) ms.*/\1/p' /var/log/xen/xentwin-backup-$guest.log | tail -n 1")
     step "compare: every acknowledged write must be there"
     F_VERIFY=$(kv verify "$F_ADDR" --log "$F_LOG" | tail -n 1)
     F_ACKED=$(sed -n 's/.*acknowledged \([0-9]*\).*/\1/p' <<<"$F_VERIFY")
