@@ -175,7 +175,7 @@ static int copy_live(struct xc_sr_save *s)
             SR_LOG(&s->env, DETAIL, "domain %u: %lu pages, %lu bytes sent", s->env.domid,
                    (unsigned long)total, (unsigned long)s->env.io->bytes);
         if (round == ROUND_LIMIT || (round && dirty < ROUND_DIRTY_PAGES)) return 0;
-        if (xc_sr_log_clean(s, false, NULL) || xc_sr_population_check(s)) return -1;
+        if (xc_sr_log_clean(s, false, NULL) || xc_sr_population_sample(s)) return -1;
         xc_sr_dirty_merge(&s->dirty, &s->suspect);
         dirty = xc_sr_dirty_count(&s->dirty);
     }
@@ -245,7 +245,7 @@ static int send_checkpoint(struct xc_sr_save *s)
     return 0;
 }
 
-/* While the guest runs: room for the next checkpoint, and the search for pages given back. */
+/* While the guest runs: room for the next checkpoint, and which pages came and went. */
 static int prepare_next(struct xc_sr_save *s)
 {
     uint64_t pages = 2 * s->arena.pages;

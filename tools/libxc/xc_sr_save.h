@@ -77,6 +77,8 @@ struct xc_sr_save {
     struct xc_sr_dirty suspect; /* ask for its type before the next use: may have come or gone */
     bool log_on, qemu_log_on;
     uint64_t owned_pages; /* by the domain, when last looked at */
+    bool population_moved; /* during the live rounds: compare everything in the next pause */
+    bool owned_stale;      /* we dropped mappings since: read it again before the guest runs */
     uint64_t scan_next;   /* where the search for pages given back goes on */
     struct xc_sr_map map;
     struct xc_sr_arena arena;
@@ -117,12 +119,14 @@ void xc_sr_log_free(struct xc_sr_save *s);
 /* xc_sr_save_balloon.c */
 /* Maps all pages, so that they are pinned, and counts them. After log-dirty is on. */
 int xc_sr_population_start(struct xc_sr_save *s, uint64_t *pages);
-/* Right after a CLEAN: did pages come that the log does not tell of? Into dirty and suspect. */
+/* The guest runs: did pages come or go? Then they become suspect, and the next check is thorough. */
+int xc_sr_population_sample(struct xc_sr_save *s);
+/* The guest is suspended: did pages come that the log does not tell of? They become suspect. */
 int xc_sr_population_check(struct xc_sr_save *s);
-/* A slice of the search for pages given back, into suspect. The guest may run. */
-int xc_sr_population_scan(struct xc_sr_save *s);
-/* The guest is suspended, suspects have been dealt with: lets go of those it gave back. */
+/* The guest is suspended, all suspects are in the arena: lets go of those given back. */
 int xc_sr_population_settle(struct xc_sr_save *s);
+/* A slice of the search for pages given back: they become suspect. */
+int xc_sr_population_scan(struct xc_sr_save *s);
 
 /* CLOCK_MONOTONIC. */
 uint64_t xc_sr_now_us(void);

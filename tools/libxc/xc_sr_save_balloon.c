@@ -6,13 +6,17 @@
  * writes to a new page before the next CLEAN is not logged. So we find out ourselves:
  *
  * - Our mappings pin the pages they show. A page given back still counts as the domain's while it
- *   is mapped, so the domain's page count goes up when a page came, and only then. One number per
- *   checkpoint, which the check for "is it suspended" reads anyway.
+ *   is mapped, so the domain's page count goes up when a page came, and only then. A pause costs
+ *   one number to read, unless it moved.
  * - When it went up, all types are compared with what was sent. If that does not explain the
  *   rise, a page came back at a pfn it had been given back at: every chunk is mapped anew and
  *   compared with the old mapping.
  * - Pages given back are no danger, only wasted memory at the backup: a scan in slices between
  *   the checkpoints finds them, and the next checkpoint sends them as XTAB.
+ *
+ * Mappings are dropped only while the guest is suspended: in between, the number must tell of the
+ * guest's doings alone. During the live rounds pages are pinned one after the other, so a move of
+ * the number then makes the first pause compare everything.
  */
 #include "xc_sr_record.h"
 #include "xc_sr_save.h"
@@ -107,17 +111,15 @@ static void count_moved(struct xc_sr_save *s, void *user, uint64_t pfn, bool the
     struct moves *m = user;
 
     xc_sr_dirty_set(&s->suspect, pfn);
-    if (there)
-        m->came++;
-    else if (!xc_sr_map_has(&s->map, pfn))
-        m->gone_unpinned++;
+    m->came += there;
+    m->gone_unpinned += !there && !xc_sr_map_has(&s->map, pfn);
 }
 
-static void mark_dirty(void *user, uint64_t pfn)
+static void mark_changed(void *user, uint64_t pfn)
 {
     struct xc_sr_save *s = user;
 
-    xc_sr_dirty_set(&s->dirty, pfn);
+    xc_sr_dirty_set(&s->suspect, pfn);
 }
 
 static int compare_mappings(struct xc_sr_save *s)
@@ -125,39 +127,49 @@ static int compare_mappings(struct xc_sr_save *s)
     uint64_t chunk;
 
     for (chunk = 0; chunk < xc_sr_map_chunks(&s->map); chunk++)
-        if (xc_sr_map_compare(&s->map, chunk, mark_dirty, s)) return -1;
+        if (xc_sr_map_compare(&s->map, chunk, mark_changed, s)) return -1;
     return 0;
+}
+
+int xc_sr_population_sample(struct xc_sr_save *s)
+{
+    uint64_t pages;
+
+    if (read_owned(s, &pages)) return -1;
+    if (pages == s->owned_pages) return 0;
+    s->owned_pages = pages;
+    s->population_moved = true;
+    return compare_range(s, 0, s->pfns, mark_suspect, NULL);
 }
 
 int xc_sr_population_check(struct xc_sr_save *s)
 {
     struct moves m = { 0, 0 };
     uint64_t pages, before = s->owned_pages;
+    bool explained;
 
     if (read_owned(s, &pages)) return -1;
-    if (pages == before) return 0;
-    /* What comes from here on is seen next time: keep the number read before the comparison. */
-    s->owned_pages = pages;
+    if (pages == before && !s->population_moved) return 0;
     if (compare_range(s, 0, s->pfns, count_moved, &m)) return -1;
-    SR_LOG(&s->env, DETAIL, "domain %u: %lu pages now, %lu before; %lu came", s->env.domid,
-           (unsigned long)pages, (unsigned long)before, (unsigned long)m.came);
-    if (pages + m.gone_unpinned == before + m.came) return 0;
-    return compare_mappings(s);
+    explained = !s->population_moved && pages + m.gone_unpinned == before + m.came;
+    s->population_moved = false;
+    s->owned_stale = true;
+    return explained ? 0 : compare_mappings(s);
 }
 
+/* The other pages of a chunk that is dropped are pinned again at once, before the guest runs. */
 int xc_sr_population_settle(struct xc_sr_save *s)
 {
-    uint64_t pfn = xc_sr_dirty_next(&s->suspect, 0);
-    bool dropped = false;
+    uint64_t first = xc_sr_dirty_next(&s->suspect, 0), pfn;
 
-    if (pfn == XC_SR_PFN_NONE) return 0;
-    for (; pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(&s->suspect, pfn + 1)) {
-        if (xc_sr_dirty_test(&s->sent, pfn)) continue;
-        xc_sr_map_drop(&s->map, pfn);
-        dropped = true;
-    }
+    if (first == XC_SR_PFN_NONE && !s->owned_stale) return 0;
+    for (pfn = first; pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(&s->suspect, pfn + 1))
+        if (!xc_sr_dirty_test(&s->sent, pfn)) xc_sr_map_drop(&s->map, pfn);
+    for (pfn = first; pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(&s->suspect, pfn + 1))
+        xc_sr_map_page(&s->map, pfn);
     xc_sr_dirty_clear_all(&s->suspect);
-    return dropped ? read_owned(s, &s->owned_pages) : 0;
+    s->owned_stale = false;
+    return read_owned(s, &s->owned_pages);
 }
 
 static void map_there(struct xc_sr_save *s, void *user, uint64_t pfn, bool there)
@@ -173,6 +185,7 @@ static void map_there(struct xc_sr_save *s, void *user, uint64_t pfn, bool there
 int xc_sr_population_start(struct xc_sr_save *s, uint64_t *pages)
 {
     *pages = 0;
+    if (read_owned(s, &s->owned_pages)) return -1;
     if (compare_range(s, 0, s->pfns, map_there, pages)) return -1;
-    return read_owned(s, &s->owned_pages);
+    return xc_sr_population_sample(s);
 }

@@ -93,14 +93,18 @@ static int sink_to_arena(struct xc_sr_save *s, uint64_t pfn, uint32_t type, cons
     return -1;
 }
 
-/* A chunk that was mapped before the page came does not show it: map it once more. */
+/*
+ * A chunk that was mapped before the page came does not show it: map it once more, but only in a
+ * pause, see xc_sr_save_balloon.c.
+ */
 static const void *find_page(struct xc_sr_save *s, uint64_t pfn)
 {
     const void *page = xc_sr_map_page(&s->map, pfn);
 
-    if (page || errno != ENOENT) return page;
+    if (page || errno != ENOENT || !s->suspended) return page;
     if (flush(s)) return NULL;
     xc_sr_map_drop(&s->map, pfn);
+    s->owned_stale = true;
     return xc_sr_map_page(&s->map, pfn);
 }
 
@@ -116,7 +120,7 @@ static int take_page(struct xc_sr_save *s, uint64_t pfn, uint32_t type, sink_fn 
     }
     page = find_page(s, pfn);
     if (!page && errno == ENOENT && !s->suspended) {
-        /* It went between the two questions. Ask again in the next round. */
+        /* It came or went just now. Ask again in the next round. */
         xc_sr_dirty_set(&s->suspect, pfn);
         return 0;
     }

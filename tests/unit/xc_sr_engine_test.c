@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The save and the restore engine, end to end, on the fake Xen: whatever the guest does while it is
+ * copied, the other side ends up with exactly what the guest had when it was suspended last.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <errno.h>
+#include <signal.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <xen/memory.h>
+#include <cmocka.h>
+
+#include "fake_xen.h"
+#include "xc_sr_record.h"
+#include "xc_sr_restore.h"
+#include "xc_sr_save.h"
+
+#define PAGE 4096
+
+static char last_log[400];
+static int verbose;
+
+static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval, const char *ctx,
+                     const char *format, va_list al)
+{
+    if (level >= XTL_ERROR || verbose) {
+        vsnprintf(last_log, sizeof(last_log), format, al);
+        if (verbose) fprintf(stderr, "%s\n", last_log);
+    }
+}
+
+static xentoollog_logger logger = { vmessage, NULL, NULL };
+
+/* --- what the guest had at the last suspend --- */
+
+static struct {
+    uint8_t there[FAKE_GFNS];
+    uint8_t page[FAKE_GFNS][PAGE];
+    uint8_t context[FAKE_CONTEXT_SIZE];
+} snapshot;
+
+static void take_snapshot(void)
+{
+    uint32_t g;
+
+    for (g = 0; g < FAKE_GFNS; g++) {
+        const uint8_t *page = fake_page(FAKE_PRIMARY, g);
+
+        snapshot.there[g] = page != NULL;
+        if (page) memcpy(snapshot.page[g], page, PAGE);
+    }
+    memcpy(snapshot.context, fake_dom[FAKE_PRIMARY].context, FAKE_CONTEXT_SIZE);
+}
+
+static bool is_shared_page(uint32_t g)
+{
+    return g == 2000 || g == 2001;
+}
+
+/* Pages given back lately may still be there: exact = not even those. */
+static void compare_backup(bool exact)
+{
+    uint32_t g;
+
+    for (g = 0; g < FAKE_GFNS; g++) {
+        const uint8_t *page = fake_page(FAKE_BACKUP, g);
+
+        if (snapshot.there[g] && !page) fail_msg("gfn %u is missing", g);
+        if (exact && !snapshot.there[g] && page) fail_msg("gfn %u should be gone", g);
+        if (!snapshot.there[g] || is_shared_page(g)) continue;
+        if (memcmp(page, snapshot.page[g], PAGE)) fail_msg("gfn %u differs", g);
+    }
+    assert_memory_equal(fake_dom[FAKE_BACKUP].context, snapshot.context, FAKE_CONTEXT_SIZE);
+}
+
+/* --- the toolstack --- */
+
+static struct {
+    int fd;
+    struct xc_sr_io *io;
+    uint64_t bytes_at_suspend;
+    unsigned int suspends, checkpoints, stop_after;
+    bool plain, qemu_logs;
+    void (*between)(unsigned int checkpoint);
+} ts;
+
+static int ts_suspend(void *data)
+{
+    fake_dom[FAKE_PRIMARY].suspended = true;
+    fake_dom[FAKE_PRIMARY].context[0]++;
+    ts.suspends++;
+    ts.bytes_at_suspend = ts.io->bytes;
+    take_snapshot();
+    return 1;
+}
+
+static int ts_postcopy(void *data)
+{
+    /* Invariant 1 of the engine. */
+    assert_int_equal(ts.io->bytes, ts.bytes_at_suspend);
+    fake_dom[FAKE_PRIMARY].suspended = false;
+    return 1;
+}
+
+static int ts_checkpoint(void *data)
+{
+    ts.checkpoints++;
+    if (ts.between) ts.between(ts.checkpoints);
+    return ts.checkpoints < ts.stop_after;
+}
+
+static int ts_qemu(uint32_t domid, unsigned int enable, void *data)
+{
+    ts.qemu_logs = enable;
+    return 0;
+}
+
+static int ts_restore_checkpoint(void *data)
+{
+    return XGR_CHECKPOINT_SUCCESS;
+}
+
+static int ts_static_data_done(unsigned int missing, void *data)
+{
+    assert_int_equal(missing, 0);
+    return 0;
+}
+
+static struct save_callbacks save_cb = {
+    .suspend = ts_suspend, .postcopy = ts_postcopy, .checkpoint = ts_checkpoint,
+    .switch_qemu_logdirty = ts_qemu,
+};
+
+static struct restore_callbacks restore_cb = {
+    .checkpoint = ts_restore_checkpoint, .static_data_done = ts_static_data_done,
+};
+
+static void start(void)
+{
+    uint32_t g;
+
+    fake_reset();
+    memset(&ts, 0, sizeof(ts));
+    last_log[0] = 0;
+    ts.fd = memfd_create("stream", MFD_CLOEXEC);
+    for (g = 0; g < 1500; g++)
+        if (g % 7) fake_populate(FAKE_PRIMARY, g);
+    fake_populate(FAKE_PRIMARY, 2000);
+    fake_populate(FAKE_PRIMARY, 2001);
+    for (g = 0; g < FAKE_GFNS; g++)
+        fake_write(FAKE_PRIMARY, g, g, g * 3 + 1);
+    fake_dom[FAKE_PRIMARY].params[HVM_PARAM_STORE_PFN] = 2000;
+    fake_dom[FAKE_PRIMARY].params[HVM_PARAM_CONSOLE_PFN] = 2001;
+    fake_dom[FAKE_PRIMARY].tsc_khz = 2400000;
+}
+
+static int run_save_io(bool live, bool checkpointed, struct xc_sr_io *io, uint64_t map_limit)
+{
+    struct xc_sr_save s = {
+        .env = { .lg = &logger, .domid = FAKE_PRIMARY, .io = io },
+        .live = live || checkpointed, .checkpointed = checkpointed, .cb = &save_cb,
+        .map_limit_pages = map_limit,
+    };
+    int rc;
+
+    ts.io = io;
+    rc = xc_sr_save(&s);
+    /* Invariant 2 of the engine, whatever happened. */
+    assert_false(fake_dom[FAKE_PRIMARY].log_on);
+    assert_false(ts.qemu_logs);
+    assert_int_equal(fake_mappings, 0);
+    return rc;
+}
+
+static int run_save(bool live, bool checkpointed)
+{
+    struct xc_sr_io io;
+    int rc;
+
+    xc_sr_io_init(&io, ts.fd, -1, -1);
+    rc = run_save_io(live, checkpointed, &io, 0);
+    xc_sr_io_dispose(&io);
+    return rc;
+}
+
+static int run_restore(bool checkpointed)
+{
+    struct xc_sr_io io;
+    struct xc_sr_restore r = {
+        .env = { .lg = &logger, .domid = FAKE_BACKUP, .io = &io },
+        .checkpointed = checkpointed, .cb = &restore_cb,
+    };
+    int rc;
+
+    lseek(ts.fd, 0, SEEK_SET);
+    xc_sr_io_init(&io, ts.fd, -1, -1);
+    rc = xc_sr_restore(&r);
+    if (!rc) {
+        assert_int_equal(r.store_gfn, 2000);
+        assert_int_equal(r.console_gfn, 2001);
+    }
+    assert_int_equal(fake_mappings, 0);
+    return rc;
+}
+
+static void finish(void)
+{
+    close(ts.fd);
+}
+
+/* --- tests --- */
+
+static void t_engine_plain_not_live_arrives_exactly(void **state)
+{
+    start();
+    assert_int_equal(run_save(false, false), 0);
+    assert_int_equal(run_restore(false), 0);
+    compare_backup(true);
+    assert_int_equal(fake_dom[FAKE_BACKUP].tsc_khz, 2400000);
+    assert_int_equal(fake_dom[FAKE_BACKUP].policy_calls, 1);
+    assert_int_equal(fake_dom[FAKE_BACKUP].seed_calls, 1);
+    assert_int_equal(fake_page(FAKE_BACKUP, 2000)[5], 0); /* cleared for its new owner */
+    finish();
+}
+
+static void guest_writes(void)
+{
+    int i;
+
+    for (i = 0; i < 3; i++)
+        fake_write(FAKE_PRIMARY, (uint32_t)rand() % FAKE_GFNS, (uint32_t)rand(), (uint32_t)rand());
+}
+
+static void t_engine_live_guest_writes_arrive(void **state)
+{
+    unsigned int seed;
+
+    for (seed = 1; seed < 6; seed++) {
+        start();
+        srand(seed);
+        fake_guest = guest_writes;
+        assert_int_equal(run_save(true, false), 0);
+        assert_int_equal(run_restore(false), 0);
+        compare_backup(true);
+        finish();
+    }
+}
+
+/*
+ * Between checkpoints it balloons like mad: out, in elsewhere, in at the same place, and writes to
+ * what came.
+ */
+static void guest_balloons(void)
+{
+    uint32_t g = (uint32_t)rand() % FAKE_GFNS;
+
+    guest_writes();
+    if (is_shared_page(g) || !ts.checkpoints) return;
+    switch (rand() % 4) {
+    case 0:
+        fake_give_back(FAKE_PRIMARY, g);
+        break;
+    case 1:
+        fake_populate(FAKE_PRIMARY, g);
+        fake_write(FAKE_PRIMARY, g, 1, (uint32_t)rand());
+        break;
+    case 2:
+        if (!fake_page(FAKE_PRIMARY, g)) break;
+        fake_give_back(FAKE_PRIMARY, g);
+        fake_populate(FAKE_PRIMARY, g);
+        fake_write(FAKE_PRIMARY, g, 2, (uint32_t)rand());
+        break;
+    default:
+        break;
+    }
+}
+
+static void t_engine_checkpoints_survive_ballooning(void **state)
+{
+    unsigned int seed;
+
+    for (seed = 1; seed < 20; seed++) {
+        start();
+        srand(seed);
+        fake_guest = guest_balloons;
+        ts.stop_after = 1 + seed;
+        assert_int_equal(run_save(true, true), -1); /* the toolstack ends it */
+        assert_int_equal(ts.checkpoints, 1 + seed);
+        assert_int_equal(run_restore(true), 0);
+        compare_backup(false);
+        finish();
+    }
+}
+
+/* In the live rounds it goes one way, as balloon drivers do. */
+static void guest_inflates(void)
+{
+    guest_writes();
+    fake_give_back(FAKE_PRIMARY, (uint32_t)rand() % 1500);
+}
+
+static void guest_deflates(void)
+{
+    uint32_t g = (uint32_t)rand() % 1990;
+
+    guest_writes();
+    fake_populate(FAKE_PRIMARY, g);
+    fake_write(FAKE_PRIMARY, g, 3, (uint32_t)rand());
+}
+
+static void t_engine_ballooning_in_the_live_rounds_is_noticed(void **state)
+{
+    unsigned int seed;
+
+    for (seed = 1; seed < 20; seed++) {
+        start();
+        srand(seed);
+        fake_guest = seed % 2 ? guest_inflates : guest_deflates;
+        if (seed % 4 < 2) {
+            assert_int_equal(run_save(true, false), 0);
+        } else {
+            ts.stop_after = 3;
+            assert_int_equal(run_save(true, true), -1);
+        }
+        assert_int_equal(run_restore(seed % 4 >= 2), 0);
+        compare_backup(false);
+        finish();
+    }
+}
+
+static void give_back_and_take(unsigned int checkpoint)
+{
+    uint32_t g;
+
+    for (g = 100; g < 700 && checkpoint == 2; g++)
+        fake_give_back(FAKE_PRIMARY, g);
+    for (g = 300; g < 400 && checkpoint == 5; g++) {
+        fake_populate(FAKE_PRIMARY, g);
+        fake_write(FAKE_PRIMARY, g, 7, g);
+    }
+}
+
+static void t_engine_pages_given_back_leave_the_backup(void **state)
+{
+    start();
+    ts.stop_after = 8;
+    ts.between = give_back_and_take;
+    assert_int_equal(run_save(true, true), -1);
+    assert_int_equal(run_restore(true), 0);
+    compare_backup(true);
+    assert_null(fake_page(FAKE_BACKUP, 150));
+    assert_non_null(fake_page(FAKE_BACKUP, 350));
+    finish();
+}
+
+static void swap_one_page(unsigned int checkpoint)
+{
+    if (checkpoint != 3) return;
+    fake_give_back(FAKE_PRIMARY, 1001);
+    fake_populate(FAKE_PRIMARY, 1001);
+    fake_write(FAKE_PRIMARY, 1001, 9, 4711); /* not logged, not in the old mapping */
+}
+
+static void t_engine_page_swapped_in_place_is_noticed(void **state)
+{
+    start();
+    ts.stop_after = 5;
+    ts.between = swap_one_page;
+    assert_int_equal(run_save(true, true), -1);
+    assert_int_equal(run_restore(true), 0);
+    compare_backup(true);
+    finish();
+}
+
+static void dirty_everything(unsigned int checkpoint)
+{
+    uint32_t g;
+
+    for (g = 0; g < FAKE_GFNS; g++)
+        fake_write(FAKE_PRIMARY, g, checkpoint, checkpoint);
+}
+
+static void t_engine_all_pages_dirty_fit_the_arena(void **state)
+{
+    start();
+    ts.stop_after = 3;
+    ts.between = dirty_everything;
+    assert_int_equal(run_save(true, true), -1);
+    assert_int_equal(run_restore(true), 0);
+    compare_backup(true);
+    finish();
+}
+
+static void t_engine_tiny_map_limit_still_copies_all(void **state)
+{
+    struct xc_sr_io io;
+
+    start();
+    srand(3);
+    fake_guest = guest_writes;
+    ts.stop_after = 4;
+    xc_sr_io_init(&io, ts.fd, -1, -1);
+    assert_int_equal(run_save_io(true, true, &io, 1), -1);
+    assert_int_equal(ts.checkpoints, 4);
+    assert_int_equal(run_restore(true), 0);
+    compare_backup(true);
+    finish();
+}
+
+static void t_engine_stream_cut_anywhere_ends_at_a_checkpoint(void **state)
+{
+    off_t size, at;
+    int restored = 0, refused = 0;
+
+    start();
+    srand(11);
+    fake_guest = guest_writes;
+    ts.stop_after = 4;
+    assert_int_equal(run_save(true, true), -1);
+    fake_guest = NULL;
+    size = lseek(ts.fd, 0, SEEK_END);
+    for (at = size - 7; at > 0; at -= size / 37) {
+        uint32_t g;
+
+        assert_int_equal(ftruncate(ts.fd, at), 0);
+        for (g = 0; g < FAKE_GFNS; g++)
+            fake_give_back(FAKE_BACKUP, g);
+        if (run_restore(true))
+            refused++;
+        else
+            restored++;
+    }
+    /* Before the first checkpoint is whole there is nothing to go on with. */
+    assert_true(restored > 0 && refused > 0);
+    finish();
+}
+
+static void t_engine_nth_call_fails_cleans_up(void **state)
+{
+    unsigned int n, ended = 0;
+
+    for (n = 1; !ended; n++) {
+        start();
+        fake_fail_at = n;
+        ts.stop_after = 2;
+        assert_int_equal(run_save(true, true), -1);
+        /* The call that failed may have been the one that ends log-dirty mode: that is exempt. */
+        ended = fake_calls < n;
+        if (!ended) assert_true(last_log[0] != 0);
+        finish();
+    }
+    assert_true(n > 20);
+}
+
+static void t_engine_restore_nth_call_fails_cleans_up(void **state)
+{
+    unsigned int n;
+    int rc = -1;
+
+    start();
+    assert_int_equal(run_save(false, false), 0);
+    for (n = 1; rc; n++) {
+        uint32_t g;
+
+        for (g = 0; g < FAKE_GFNS; g++)
+            fake_give_back(FAKE_BACKUP, g);
+        fake_calls = 0;
+        fake_fail_at = n;
+        rc = run_restore(false);
+    }
+    assert_true(n > 10);
+    finish();
+}
+
+static void t_engine_broken_stream_ends_cleanly(void **state)
+{
+    struct xc_sr_io io;
+    int p[2];
+
+    start();
+    assert_int_equal(pipe(p), 0);
+    close(p[0]);
+    signal(SIGPIPE, SIG_IGN);
+    xc_sr_io_init(&io, p[1], -1, -1);
+    assert_int_equal(run_save_io(true, false, &io, 0), -1);
+    assert_int_equal(errno, EPIPE);
+    xc_sr_io_dispose(&io);
+    close(p[1]);
+    finish();
+}
+
+static void t_engine_told_to_stop_ends_cleanly(void **state)
+{
+    struct xc_sr_io io;
+    int stop = eventfd(1, 0);
+
+    start();
+    xc_sr_io_init(&io, ts.fd, stop, -1);
+    assert_int_equal(run_save_io(true, false, &io, 0), -1);
+    assert_int_equal(errno, ECANCELED);
+    assert_int_equal(ts.suspends, 0);
+    close(stop);
+    finish();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_engine_plain_not_live_arrives_exactly),
+        cmocka_unit_test(t_engine_live_guest_writes_arrive),
+        cmocka_unit_test(t_engine_checkpoints_survive_ballooning),
+        cmocka_unit_test(t_engine_ballooning_in_the_live_rounds_is_noticed),
+        cmocka_unit_test(t_engine_pages_given_back_leave_the_backup),
+        cmocka_unit_test(t_engine_page_swapped_in_place_is_noticed),
+        cmocka_unit_test(t_engine_all_pages_dirty_fit_the_arena),
+        cmocka_unit_test(t_engine_tiny_map_limit_still_copies_all),
+        cmocka_unit_test(t_engine_stream_cut_anywhere_ends_at_a_checkpoint),
+        cmocka_unit_test(t_engine_nth_call_fails_cleans_up),
+        cmocka_unit_test(t_engine_restore_nth_call_fails_cleans_up),
+        cmocka_unit_test(t_engine_broken_stream_ends_cleanly),
+        cmocka_unit_test(t_engine_told_to_stop_ends_cleanly),
+    };
+
+    verbose = getenv("VERBOSE") != NULL;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
