@@ -148,7 +148,7 @@ static void t_stock_gets_our_signals(void **state)
     int status;
     pid_t pid;
 
-    stock_is("trap 'echo term >$OUT; exit 7' TERM; echo up >$OUT.up; sleep 5 & wait $!");
+    stock_is("trap 'kill $!; echo term >$OUT; exit 7' TERM; sleep 5 & echo up >$OUT.up; wait $!");
     pid = fork();
     if (pid == 0)
         _exit(xl_stock_run((char **)words, &end) ? 99 : end.code == 7 && end.asked == SIGTERM);

@@ -152,6 +152,7 @@ static void run_command(const int *in, const int *out, const int *err, const cha
     setpgid(0, 0);
     sigaction(SIGPIPE, &sa, NULL);
     sigaction(SIGTTOU, &sa, NULL);
+    sigaction(SIGTSTP, &sa, NULL);
     dup2(in[0], STDIN_FILENO);
     dup2(out[1], STDOUT_FILENO);
     dup2(err[1], STDERR_FILENO);
@@ -226,7 +227,7 @@ static enum xl_remote_answer explain_end(struct xl_remote *r)
     int status = 0;
     pid_t pid;
 
-    while ((pid = waitpid(r->pid, &status, WNOHANG)) == 0 && now_ms() < until)
+    while ((pid = waitpid(r->pid, &status, WNOHANG)) == 0 && now_ms() < until && !*r->interrupted)
         poll(NULL, 0, SLICE_MS);
     if (pid == 0) return XL_REMOTE_SILENT;
     r->pid = -1;

@@ -62,6 +62,9 @@ static void catch_signals(void)
         if (old.sa_handler != SIG_IGN) sigaction(signals[i], &sa, NULL);
     }
     signal(SIGPIPE, SIG_IGN);
+    /* Ctrl-Z would stop the heartbeats, and the backup would take over. */
+    signal(SIGTSTP, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
 }
 
 static void on_message(void *user, const char *line)
