@@ -15,7 +15,6 @@
 #include <unistd.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <xen/memory.h>
 #include <cmocka.h>
 
 #include "fake_xen.h"

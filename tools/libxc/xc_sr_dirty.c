@@ -95,42 +95,49 @@ uint64_t xc_sr_dirty_next(const struct xc_sr_dirty *d, uint64_t from)
 
 #define LEAF_SHIFT 15
 #define LEAF_WORDS ((1UL << LEAF_SHIFT) / WORD_BITS)
-#define LEAVES (XC_SR_SPARSE_PFNS >> LEAF_SHIFT)
-
-int xc_sr_sparse_init(struct xc_sr_sparse *s)
-{
-    s->leaves = calloc(LEAVES, sizeof(*s->leaves));
-    return s->leaves ? 0 : -1;
-}
 
 void xc_sr_sparse_dispose(struct xc_sr_sparse *s)
 {
     uint64_t i;
 
-    for (i = 0; s->leaves && i < LEAVES; i++)
+    for (i = 0; i < s->leaves_used; i++)
         free(s->leaves[i]);
     free(s->leaves);
-    s->leaves = NULL;
+    memset(s, 0, sizeof(*s));
 }
 
 static unsigned long *find_word(const struct xc_sr_sparse *s, uint64_t pfn)
 {
-    unsigned long *leaf = pfn < XC_SR_SPARSE_PFNS ? s->leaves[pfn >> LEAF_SHIFT] : NULL;
+    unsigned long *leaf;
 
+    if (pfn >> LEAF_SHIFT >= s->leaves_used) return NULL;
+    leaf = s->leaves[pfn >> LEAF_SHIFT];
     return leaf ? &leaf[(pfn / WORD_BITS) % LEAF_WORDS] : NULL;
+}
+
+/* At the highest pfn the table of leaves takes 16 MiB. */
+static int grow_leaves(struct xc_sr_sparse *s, uint64_t count)
+{
+    unsigned long **leaves = realloc(s->leaves, count * sizeof(*leaves));
+
+    if (!leaves) return -1;
+    memset(leaves + s->leaves_used, 0, (count - s->leaves_used) * sizeof(*leaves));
+    s->leaves = leaves;
+    s->leaves_used = count;
+    return 0;
 }
 
 int xc_sr_sparse_set(struct xc_sr_sparse *s, uint64_t pfn)
 {
-    unsigned long **leaf;
+    uint64_t i = pfn >> LEAF_SHIFT;
 
     if (pfn >= XC_SR_SPARSE_PFNS) {
         errno = ERANGE;
         return -1;
     }
-    leaf = &s->leaves[pfn >> LEAF_SHIFT];
-    if (!*leaf) *leaf = calloc(LEAF_WORDS, sizeof(unsigned long));
-    if (!*leaf) return -1;
+    if (i >= s->leaves_used && grow_leaves(s, i + 1)) return -1;
+    if (!s->leaves[i]) s->leaves[i] = calloc(LEAF_WORDS, sizeof(unsigned long));
+    if (!s->leaves[i]) return -1;
     *find_word(s, pfn) |= bit_of(pfn);
     return 0;
 }

@@ -34,12 +34,13 @@ uint64_t xc_sr_dirty_next(const struct xc_sr_dirty *d, uint64_t from);
 /* Sparse: pfns below XC_SR_SPARSE_PFNS; the memory follows the number of bits set. */
 #define XC_SR_SPARSE_PFNS (1ULL << 36)
 
+/* All zeroes is the empty set. */
 struct xc_sr_sparse {
     unsigned long **leaves;
+    uint64_t leaves_used;
 };
 
-int xc_sr_sparse_init(struct xc_sr_sparse *s); /* -1 = no memory */
-void xc_sr_sparse_dispose(struct xc_sr_sparse *s);
+void xc_sr_sparse_dispose(struct xc_sr_sparse *s); /* leaves the empty set */
 int xc_sr_sparse_set(struct xc_sr_sparse *s, uint64_t pfn); /* -1: ERANGE or ENOMEM */
 void xc_sr_sparse_clear(struct xc_sr_sparse *s, uint64_t pfn);
 bool xc_sr_sparse_test(const struct xc_sr_sparse *s, uint64_t pfn);

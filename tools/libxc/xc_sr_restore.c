@@ -203,10 +203,6 @@ static int setup(struct xc_sr_restore *r)
     if (!r->hold_limit_bytes)
         r->hold_limit_bytes = (uint64_t)info.max_memkb * 1024 + HOLD_SLACK_BYTES;
     xc_sr_hold_init(&r->hold, r->hold_limit_bytes);
-    if (xc_sr_sparse_init(&r->populated)) {
-        SR_ERRNO(&r->env, "no memory to track the pages of domain %u", r->env.domid);
-        return -1;
-    }
     return r->ops->setup(r);
 }
 

@@ -103,7 +103,8 @@ static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
 static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
 {
     if (xc_sr_log_alloc(s) || xc_sr_batch_alloc(s)) return -1;
-    if (xc_sr_dirty_alloc(&s->sent, s->pfns) || xc_sr_dirty_alloc(&s->suspect, s->pfns) ||
+    if (xc_sr_dirty_alloc(&s->sent, s->pfns) || xc_sr_dirty_alloc(&s->gone, s->pfns) ||
+        xc_sr_dirty_alloc(&s->suspect, s->pfns) ||
         xc_sr_map_init(&s->map, &s->env, s->pfns, s->live ? s->map_limit_pages : 1)) {
         SR_ERRNO(&s->env, "no memory to track %lu pages", (unsigned long)s->pfns);
         return -1;
@@ -125,6 +126,7 @@ static void cleanup(struct xc_sr_save *s)
     xc_sr_log_disable(s, xc_sr_io_stopped(s->env.io) != XC_SR_PARENT_DIED);
     xc_sr_log_free(s);
     xc_sr_dirty_free(&s->sent);
+    xc_sr_dirty_free(&s->gone);
     xc_sr_dirty_free(&s->suspect);
     xc_sr_arena_dispose(&s->arena, s->pfns);
     free(s->batch);

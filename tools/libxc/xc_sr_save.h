@@ -74,6 +74,7 @@ struct xc_sr_save {
     xc_hypercall_buffer_t dirty_hbuf;
     struct xc_sr_dirty dirty;   /* in the hypercall buffer: the log, and what is to be sent */
     struct xc_sr_dirty sent;    /* the other side has a page here */
+    struct xc_sr_dirty gone;    /* the guest gave back a page here, at some time */
     struct xc_sr_dirty suspect; /* ask for its type before the next use: may have come or gone */
     bool log_on, qemu_log_on;
     uint64_t owned_pages; /* by the domain, when last looked at */

@@ -100,7 +100,15 @@ int xc_sr_population_scan(struct xc_sr_save *s)
     return 0;
 }
 
-/* What a comparison of all types found. */
+/* The next pfn from `from` on where the guest has, or once had, a page. */
+static uint64_t next_known(const struct xc_sr_save *s, uint64_t from)
+{
+    uint64_t sent = xc_sr_dirty_next(&s->sent, from), gone = xc_sr_dirty_next(&s->gone, from);
+
+    return sent < gone ? sent : gone;
+}
+
+/* What a comparison of types found. */
 struct moves {
     uint64_t came;
     uint64_t gone_unpinned; /* went, and we held no mapping of it */
@@ -142,19 +150,38 @@ int xc_sr_population_sample(struct xc_sr_save *s)
     return compare_range(s, 0, s->pfns, mark_suspect, NULL);
 }
 
+static bool explains(const struct moves *m, uint64_t before, uint64_t pages)
+{
+    return pages + m->gone_unpinned == before + m->came;
+}
+
+static int find_known_moves(struct xc_sr_save *s, struct moves *m)
+{
+    uint64_t pfn, end;
+
+    for (pfn = next_known(s, 0); pfn != XC_SR_PFN_NONE; pfn = next_known(s, end)) {
+        end = pfn + XC_SR_BATCH < s->pfns ? pfn + XC_SR_BATCH : s->pfns;
+        if (compare_range(s, pfn, end, count_moved, m)) return -1;
+    }
+    return 0;
+}
+
 int xc_sr_population_check(struct xc_sr_save *s)
 {
-    struct moves m = { 0, 0 };
+    struct moves known = { 0, 0 }, all = { 0, 0 };
     uint64_t pages, before = s->owned_pages;
-    bool explained;
+    bool thorough = s->population_moved;
 
     if (read_owned(s, &pages)) return -1;
-    if (pages == before && !s->population_moved) return 0;
-    if (compare_range(s, 0, s->pfns, count_moved, &m)) return -1;
-    explained = !s->population_moved && pages + m.gone_unpinned == before + m.came;
+    if (pages == before && !thorough) return 0;
     s->population_moved = false;
     s->owned_stale = true;
-    return explained ? 0 : compare_mappings(s);
+    /* Guests take back what they gave: look there first, and at all other pfns only if need be. */
+    if (!thorough && find_known_moves(s, &known)) return -1;
+    if (!thorough && explains(&known, before, pages)) return 0;
+    if (compare_range(s, 0, s->pfns, count_moved, &all)) return -1;
+    if (!thorough && explains(&all, before, pages)) return 0;
+    return compare_mappings(s);
 }
 
 /* The other pages of a chunk that is dropped are pinned again at once, before the guest runs. */

@@ -115,6 +115,7 @@ static int take_page(struct xc_sr_save *s, uint64_t pfn, uint32_t type, sink_fn 
     if (!xc_sr_page_type_has_data(type)) {
         if (!xc_sr_dirty_test(&s->sent, pfn)) return 0;
         xc_sr_dirty_clear(&s->sent, pfn);
+        xc_sr_dirty_set(&s->gone, pfn);
         xc_sr_dirty_set(&s->suspect, pfn);
         return sink(s, pfn, type == SR_PAGE_BROKEN ? SR_PAGE_BROKEN : SR_PAGE_XTAB, NULL);
     }
