@@ -159,8 +159,11 @@ void xl_progress_init(struct xl_progress *p, FILE *out, const char *domain, cons
     p->logger.vmessage = log_message;
     p->logger.progress = log_progress;
     p->logger.destroy = log_destroy;
-    p->level =
-        verbosity < XTL_PROGRESS - XTL_DEBUG ? XTL_PROGRESS - (unsigned)verbosity : XTL_DEBUG;
+    /* What the library says at the level of INFO comes as a message, too. */
+    p->level = XTL_NOTICE;
+    if (verbosity > 0)
+        p->level =
+            verbosity < XTL_PROGRESS - XTL_DEBUG ? XTL_PROGRESS - (unsigned)verbosity : XTL_DEBUG;
     p->out = out;
     p->terminal = isatty(fileno(out));
     p->domain = domain;
@@ -197,8 +200,9 @@ void xl_progress_checkpoint(struct xl_progress *p, const libxl_checkpoint_stats 
     p->bytes += stats->bytes;
     since = p->last_ms ? now - p->last_ms : XL_PROGRESS_LOG_MS;
     if (since < (p->terminal ? REDRAW_MS : XL_PROGRESS_LOG_MS)) goto out;
-    /* The first checkpoint carried all of memory, over an unknown time. */
-    mb_per_s = p->last_ms ? (double)p->bytes / 1000 / (double)since : 0;
+    /* The first checkpoint carried all of memory. */
+    if (!p->last_ms) since = p->copy_began_ms ? now - p->copy_began_ms : 0;
+    mb_per_s = since ? (double)p->bytes / 1000 / (double)since : 0;
     p->bytes = 0;
     p->last_ms = now;
     wipe(p);
@@ -218,6 +222,7 @@ void xl_progress_copying(struct xl_progress *p, uint64_t done, uint64_t total)
     int64_t now = now_ms();
 
     pthread_mutex_lock(&p->lock);
+    if (!p->copy_began_ms) p->copy_began_ms = now;
     if (now - p->copying_ms >= (p->terminal ? REDRAW_MS : XL_PROGRESS_LOG_MS)) {
         p->copying_ms = now;
         wipe(p);

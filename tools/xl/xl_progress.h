@@ -26,10 +26,11 @@ struct xl_progress {
     FILE *stats; /* --stats, or NULL */
     const char *domain, *peer;
     pthread_mutex_t lock;
-    char line[512];     /* the progress line as drawn; empty: none */
-    int64_t copying_ms; /* of the newest word on the first copy */
-    int64_t last_ms;    /* of the newest line; 0: no checkpoint yet */
-    uint64_t bytes;     /* since last_ms */
+    char line[512];        /* the progress line as drawn; empty: none */
+    int64_t copy_began_ms; /* first word on the first copy */
+    int64_t copying_ms;    /* of the newest word on the first copy */
+    int64_t last_ms;       /* of the newest line; 0: no checkpoint yet */
+    uint64_t bytes;        /* since last_ms */
 };
 
 /* domain and peer are borrowed. verbosity: -v count. Opens nothing. */
