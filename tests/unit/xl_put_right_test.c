@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * What xl save and xl migrate leave behind when the stock xl, a script here, fails or is killed.
+ *
+ * The guest is a file with one word that the script may change; libxl is replaced by the functions below.
+ */
+#include "xl_test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <libxl.h>
+#include <libxl_utils.h>
+
+#include "libxl_control.h"
+#include "libxl_guard.h"
+#include "xl.h"
+
+#define DOMID 7
+
+static char dir[] = "/tmp/xl_put_right_XXXXXX";
+static char script[64], guest[64], file[64], helper[64];
+static int recovered;
+static bool is_protected;
+static const char *name = "web 1";
+
+static void write_file(const char *path, const char *text, mode_t mode)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    assert_int_equal(chmod(path, mode), 0);
+}
+
+/* runs, suspended, destroying, dying, gone, away, paused */
+static const char *guest_is(void)
+{
+    static char word[32];
+    FILE *f = fopen(guest, "r");
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%31s", word), 1);
+    fclose(f);
+    return word;
+}
+
+/* ---- libxl, as far as the commands use it ---- */
+
+int access(const char *path, int mode)
+{
+    if (!strcmp(path, "/dev/xen/privcmd")) return 0;
+    return (int)syscall(SYS_faccessat, AT_FDCWD, path, mode);
+}
+
+uid_t geteuid(void)
+{
+    return 0;
+}
+
+int libxl_ctx_alloc(libxl_ctx **ctx, int version, unsigned flags, xentoollog_logger *lg)
+{
+    static char any;
+
+    *ctx = (libxl_ctx *)&any;
+    return 0;
+}
+
+int libxl_ctx_free(libxl_ctx *ctx)
+{
+    return 0;
+}
+
+int libxl_domain_qualifier_to_domid(libxl_ctx *ctx, const char *wanted, uint32_t *domid)
+{
+    *domid = DOMID;
+    return strcmp(wanted, name) ? ERROR_INVAL : 0;
+}
+
+char *libxl_domid_to_name(libxl_ctx *ctx, uint32_t domid)
+{
+    assert_int_equal(domid, DOMID);
+    return strdup(strcmp(guest_is(), "away") ? name : "web 1--migratedaway");
+}
+
+int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
+{
+    const char *word = guest_is();
+
+    assert_int_equal(domid, DOMID);
+    if (!strcmp(word, "gone")) return ERROR_DOMAIN_NOTFOUND;
+    info->dying = !strcmp(word, "dying");
+    info->shutdown = !strcmp(word, "suspended") || !strcmp(word, "destroying") ||
+                     !strcmp(word, "away") || info->dying;
+    info->shutdown_reason = LIBXL_SHUTDOWN_REASON_SUSPEND;
+    info->paused = !strcmp(word, "destroying") || !strcmp(word, "paused");
+    return 0;
+}
+
+int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
+{
+    assert_int_equal(domid, DOMID);
+    assert_null(ifb);
+    recovered++;
+    return 0;
+}
+
+int libxl__control_call(libxl__gc *gc, const char *side, const char *domain, const char *line,
+                        int limit_ms, char **answer)
+{
+    return is_protected ? 0 : ERROR_NOTFOUND;
+}
+
+/* The command table would bring in everything else. */
+struct xl_globals xl_globals;
+
+const struct xl_command *xl_command_find(const char *word)
+{
+    return NULL;
+}
+
+void xl_command_help(const struct xl_command *command)
+{
+}
+
+/* ---- the stories ---- */
+
+static int set_up(void **state)
+{
+    assert_non_null(mkdtemp(dir));
+    snprintf(script, sizeof(script), "%s/xl", dir);
+    snprintf(guest, sizeof(guest), "%s/guest", dir);
+    snprintf(file, sizeof(file), "%s/saved file", dir);
+    snprintf(helper, sizeof(helper), "%s/libxl-save-helper", dir);
+    write_file(helper, "#!/bin/sh\n", 0755);
+    setenv("XENTWIN_STOCK_XL", script, 1);
+    setenv("LIBXL_SAVE_HELPER", helper, 1);
+    setenv("GUEST", guest, 1);
+    setenv("FILE", file, 1);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    char command[64];
+
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    return system(command);
+}
+
+static int run(struct xl_caught *c, const char *body, const char *command)
+{
+    const char *save[] = {"save", name, file, NULL};
+    const char *migrate[] = {"migrate", name, "hostB", NULL};
+    char text[512];
+    int rc;
+
+    snprintf(text, sizeof(text), "#!/bin/sh\n%s\n", body);
+    write_file(script, text, 0755);
+    write_file(guest, "runs", 0644);
+    recovered = 0;
+    xl_catch(c);
+    rc = strcmp(command, "save") ? xl_main_migrate(3, (char **)migrate)
+                                 : xl_main_save(3, (char **)save);
+    xl_caught(c);
+    return rc;
+}
+
+static bool saved(void)
+{
+    return !access(file, F_OK);
+}
+
+static void t_save_done_keeps_the_file(void **state)
+{
+    struct xl_caught c;
+
+    unlink(file);
+    assert_int_equal(run(&c, "echo all >\"$FILE\"; echo gone >$GUEST", "save"), XL_DONE);
+    assert_string_equal(c.text, "");
+    assert_true(saved());
+    assert_int_equal(recovered, 0);
+}
+
+static void t_save_failed_removes_the_partial_file(void **state)
+{
+    struct xl_caught c;
+
+    unlink(file);
+    assert_int_equal(run(&c, "echo part >\"$FILE\"; exit 3", "save"), XL_FAILED);
+    assert_string_equal(
+        c.text, "xl save: 'web 1' was not saved and runs on; the partial file is removed\n");
+    assert_false(saved());
+    assert_int_equal(recovered, 0);
+}
+
+static void t_save_failed_early_keeps_an_old_file(void **state)
+{
+    struct xl_caught c;
+
+    write_file(file, "old", 0644);
+    assert_int_equal(run(&c, "exit 1", "save"), XL_FAILED);
+    assert_true(saved());
+    unlink(file);
+}
+
+static void t_save_killed_suspended_goes_on(void **state)
+{
+    struct xl_caught c;
+
+    unlink(file);
+    assert_int_equal(run(&c, "echo part >\"$FILE\"; echo suspended >$GUEST; kill -9 $$", "save"),
+                     XL_FAILED);
+    assert_int_equal(recovered, 1);
+    assert_false(saved());
+    assert_non_null(strstr(c.text, "'web 1' runs on here"));
+}
+
+static void t_save_killed_running_ends_logdirty(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, "kill -9 $$", "save"), XL_FAILED);
+    assert_int_equal(recovered, 1);
+}
+
+static void t_save_killed_after_the_save_keeps_the_file(void **state)
+{
+    static const char *const words[] = {"destroying", "dying", "gone"};
+    struct xl_caught c;
+    char body[128];
+    size_t i;
+
+    for (i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        unlink(file);
+        snprintf(body, sizeof(body), "echo all >\"$FILE\"; echo %s >$GUEST; kill -9 $$", words[i]);
+        assert_int_equal(run(&c, body, "save"), XL_FAILED);
+        assert_int_equal(recovered, 0);
+        assert_true(saved());
+        assert_non_null(strstr(c.text, "is kept"));
+    }
+    unlink(file);
+}
+
+static void t_migrate_failed_guest_runs_is_told(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, "exit 1", "migrate"), XL_FAILED);
+    assert_string_equal(c.text, "xl migrate: 'web 1' did not move; it runs on here\n");
+    assert_int_equal(recovered, 0);
+}
+
+static void t_migrate_failed_suspended_goes_on(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, "echo suspended >$GUEST; exit 1", "migrate"), XL_FAILED);
+    assert_int_equal(recovered, 1);
+}
+
+static void t_migrate_killed_handed_over_is_left_alone(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, "echo away >$GUEST; kill -9 $$", "migrate"), XL_FAILED);
+    assert_int_equal(recovered, 0);
+    assert_non_null(strstr(c.text, "left as 'web 1--migratedaway'"));
+    assert_non_null(strstr(c.text, "killed by signal 9"));
+}
+
+static void t_migrate_done_says_nothing(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, "echo gone >$GUEST", "migrate"), XL_DONE);
+    assert_string_equal(c.text, "");
+}
+
+static void t_protected_guest_is_refused(void **state)
+{
+    struct xl_caught c;
+
+    is_protected = true;
+    name = "web";
+    assert_int_equal(run(&c, "echo gone >$GUEST", "migrate"), XL_FAILED);
+    assert_string_equal(guest_is(), "runs");
+    assert_non_null(strstr(c.text, "end that first with 'xl remus --stop web'"));
+    is_protected = false;
+    name = "web 1";
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_save_done_keeps_the_file),
+        cmocka_unit_test(t_save_failed_removes_the_partial_file),
+        cmocka_unit_test(t_save_failed_early_keeps_an_old_file),
+        cmocka_unit_test(t_save_killed_suspended_goes_on),
+        cmocka_unit_test(t_save_killed_running_ends_logdirty),
+        cmocka_unit_test(t_save_killed_after_the_save_keeps_the_file),
+        cmocka_unit_test(t_migrate_failed_guest_runs_is_told),
+        cmocka_unit_test(t_migrate_failed_suspended_goes_on),
+        cmocka_unit_test(t_migrate_killed_handed_over_is_left_alone),
+        cmocka_unit_test(t_migrate_done_says_nothing),
+        cmocka_unit_test(t_protected_guest_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
