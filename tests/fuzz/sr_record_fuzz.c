@@ -21,7 +21,7 @@ static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval
 {
 }
 
-static xentoollog_logger logger = { vmessage, NULL, NULL };
+static xentoollog_logger logger = {vmessage, NULL, NULL};
 
 static int restore_checkpoint(void *data)
 {
@@ -119,9 +119,9 @@ int xc_dom_gnttab_seed(xc_interface *xch, uint32_t domid, bool is_hvm, xen_pfn_t
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int fd = -1;
-    struct restore_callbacks cb = { .checkpoint = restore_checkpoint };
+    struct restore_callbacks cb = {.checkpoint = restore_checkpoint};
     struct xc_sr_io io;
-    struct xc_sr_restore r = { .env = { .lg = &logger, .domid = 1, .io = &io }, .cb = &cb };
+    struct xc_sr_restore r = {.env = {.lg = &logger, .domid = 1, .io = &io}, .cb = &cb};
     struct sr_ihdr ihdr;
     struct sr_dhdr dhdr;
 
@@ -133,8 +133,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!size) return 0;
     if (ftruncate(fd, 0) || lseek(fd, 0, SEEK_SET)) abort();
     xc_sr_headers_fill(&ihdr, &dhdr, SR_DHDR_TYPE_X86_HVM, 4, 17);
-    if ((data[0] & 2) &&
-        (write(fd, &ihdr, sizeof(ihdr)) < 0 || write(fd, &dhdr, sizeof(dhdr)) < 0))
+    if ((data[0] & 2) && (write(fd, &ihdr, sizeof(ihdr)) < 0 || write(fd, &dhdr, sizeof(dhdr)) < 0))
         abort();
     if (write(fd, data + 1, size - 1) < 0) abort();
     lseek(fd, 0, SEEK_SET);

@@ -57,7 +57,8 @@ void fake_reset(void)
     if (memory < 0) {
         memory = memfd_create("fake-xen", MFD_CLOEXEC);
         if (memory < 0 || ftruncate(memory, (off_t)FAKE_MFNS * PAGE)) abort();
-        window = mmap(NULL, (size_t)FAKE_MFNS * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+        window =
+            mmap(NULL, (size_t)FAKE_MFNS * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
         if (window == MAP_FAILED) abort();
     }
     memset(fake_dom, 0, sizeof(fake_dom));
@@ -236,8 +237,8 @@ int xc_shadow_control(xc_interface *xch, uint32_t domid, unsigned int sop, unsig
 }
 
 long long xc_logdirty_control(xc_interface *xch, uint32_t domid, unsigned int sop,
-                              xc_hypercall_buffer_t *bitmap, unsigned long pages,
-                              unsigned int mode, xc_shadow_op_stats_t *stats)
+                              xc_hypercall_buffer_t *bitmap, unsigned long pages, unsigned int mode,
+                              xc_shadow_op_stats_t *stats)
 {
     struct fake_dom *dom = find(domid);
     uint8_t *bits = bitmap->hbuf;

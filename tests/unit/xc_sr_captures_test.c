@@ -18,9 +18,9 @@ struct capture {
 };
 
 static const struct capture captures[] = {
-    { "pvh-save-96M.xl", 0, 24592, 0 },    { "hvm-save-96M.xl", 0, 24635, 0 },
-    { "pv-save-96M.xl", 0, 24576, 0 },     { "cap-pvh-remus.tx", 16, 0, 1 },
-    { "cap-hvm-remus.tx", 15, 0, 0 },      { "cap-pv-remus.tx", 12, 0, 0 },
+    {"pvh-save-96M.xl", 0, 24592, 0}, {"hvm-save-96M.xl", 0, 24635, 0},
+    {"pv-save-96M.xl", 0, 24576, 0},  {"cap-pvh-remus.tx", 16, 0, 1},
+    {"cap-hvm-remus.tx", 15, 0, 0},   {"cap-pv-remus.tx", 12, 0, 0},
 };
 
 static char dir[512];
@@ -108,7 +108,7 @@ static int walk_libxc(const struct capture *c, FILE *f, struct sums *sums)
 
 static int check_capture(const struct capture *c)
 {
-    struct sums sums = { 0, 0 };
+    struct sums sums = {0, 0};
     struct sr_ihdr ihdr;
     struct sr_dhdr dhdr;
     char cmd[1024];

@@ -16,7 +16,7 @@
 
 static void t_dirty_walk_finds_each_bit_once(void **state)
 {
-    static const uint64_t sizes[] = { 1, 63, 64, 65, 1000, 4096 };
+    static const uint64_t sizes[] = {1, 63, 64, 65, 1000, 4096};
     struct xc_sr_dirty d;
     size_t k;
 
@@ -90,7 +90,7 @@ static void t_dirty_merge_is_the_union(void **state)
 
 static void t_sparse_remembers_and_refuses_the_absurd(void **state)
 {
-    struct xc_sr_sparse s = { NULL, 0 };
+    struct xc_sr_sparse s = {NULL, 0};
 
     (void)state;
     assert_false(xc_sr_sparse_test(&s, 12345));
@@ -154,7 +154,7 @@ static void t_arena_full_refuses_pages_and_empties(void **state)
 
 static struct xc_sr_record record(uint32_t length, int fill)
 {
-    struct xc_sr_record rec = { SR_REC_TOOLSTACK, length, malloc(xc_sr_record_padded(length)) };
+    struct xc_sr_record rec = {SR_REC_TOOLSTACK, length, malloc(xc_sr_record_padded(length))};
 
     memset(rec.body, fill, length);
     return rec;

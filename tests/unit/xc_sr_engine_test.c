@@ -36,7 +36,7 @@ static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval
     }
 }
 
-static xentoollog_logger logger = { vmessage, NULL, NULL };
+static xentoollog_logger logger = {vmessage, NULL, NULL};
 
 /* --- what the guest had at the last suspend --- */
 
@@ -134,12 +134,15 @@ static int ts_static_data_done(unsigned int missing, void *data)
 }
 
 static struct save_callbacks save_cb = {
-    .suspend = ts_suspend, .postcopy = ts_postcopy, .checkpoint = ts_checkpoint,
+    .suspend = ts_suspend,
+    .postcopy = ts_postcopy,
+    .checkpoint = ts_checkpoint,
     .switch_qemu_logdirty = ts_qemu,
 };
 
 static struct restore_callbacks restore_cb = {
-    .checkpoint = ts_restore_checkpoint, .static_data_done = ts_static_data_done,
+    .checkpoint = ts_restore_checkpoint,
+    .static_data_done = ts_static_data_done,
 };
 
 static void start(void)
@@ -164,8 +167,10 @@ static void start(void)
 static int run_save_io(bool live, bool checkpointed, struct xc_sr_io *io, uint64_t map_limit)
 {
     struct xc_sr_save s = {
-        .env = { .lg = &logger, .domid = FAKE_PRIMARY, .io = io },
-        .live = live || checkpointed, .checkpointed = checkpointed, .cb = &save_cb,
+        .env = {.lg = &logger, .domid = FAKE_PRIMARY, .io = io},
+        .live = live || checkpointed,
+        .checkpointed = checkpointed,
+        .cb = &save_cb,
         .map_limit_pages = map_limit,
     };
     int rc;
@@ -194,8 +199,9 @@ static int run_restore(bool checkpointed)
 {
     struct xc_sr_io io;
     struct xc_sr_restore r = {
-        .env = { .lg = &logger, .domid = FAKE_BACKUP, .io = &io },
-        .checkpointed = checkpointed, .cb = &restore_cb,
+        .env = {.lg = &logger, .domid = FAKE_BACKUP, .io = &io},
+        .checkpointed = checkpointed,
+        .cb = &restore_cb,
     };
     int rc;
 

@@ -42,15 +42,15 @@ static void write_pieces(struct xc_sr_io *io, uint8_t *from)
     unsigned int i;
 
     for (i = 0; i < 1999; i++)
-        iov[i] = (struct iovec){ from + i * piece, piece };
-    iov[1999] = (struct iovec){ from + 1999 * piece, TOTAL - 1999 * piece };
+        iov[i] = (struct iovec){from + i * piece, piece};
+    iov[1999] = (struct iovec){from + 1999 * piece, TOTAL - 1999 * piece};
     assert_int_equal(xc_sr_io_writev(io, iov, 2000), 0);
 }
 
 /* More pieces than one writev takes, through something much smaller than the whole. */
 static void check_transfer(int rfd, int wfd)
 {
-    struct reader r = { rfd, malloc(TOTAL), 0 };
+    struct reader r = {rfd, malloc(TOTAL), 0};
     uint8_t *from = malloc(TOTAL);
     struct xc_sr_io io;
     pthread_t t;
@@ -109,7 +109,7 @@ static void t_io_leaves_the_flags_of_the_fd_alone(void **state)
 static void t_io_full_pipe_is_left_when_told_to_stop(void **state)
 {
     static uint8_t much[TOTAL];
-    struct iovec iov = { much, sizeof(much) };
+    struct iovec iov = {much, sizeof(much)};
     struct xc_sr_io io;
     int p[2], stop = eventfd(1, 0);
 
@@ -146,7 +146,7 @@ static void t_io_silent_stream_is_left_when_the_parent_dies(void **state)
 
 static void t_io_end_and_broken_pipe_have_their_errno(void **state)
 {
-    struct iovec iov = { "x", 1 };
+    struct iovec iov = {"x", 1};
     struct xc_sr_io io;
     char two[2];
     int p[2];

@@ -64,8 +64,8 @@ static void t_record_unknown_only_optional_is_fine(void **state)
 
 static void t_record_empty_ones_carry_no_body(void **state)
 {
-    static const uint32_t empty[] = { SR_REC_END, SR_REC_VERIFY, SR_REC_CHECKPOINT,
-                                      SR_REC_STATIC_DATA_END };
+    static const uint32_t empty[] = {SR_REC_END, SR_REC_VERIFY, SR_REC_CHECKPOINT,
+                                     SR_REC_STATIC_DATA_END};
     size_t i;
 
     (void)state;

@@ -13,11 +13,11 @@
 
 struct xc_sr_arena {
     uint64_t limit_pages;
-    uint64_t ready_pages;  /* memory is behind so many */
-    uint64_t pages;        /* used, in order of the entries which carry data */
+    uint64_t ready_pages; /* memory is behind so many */
+    uint64_t pages;       /* used, in order of the entries which carry data */
     uint64_t entries_used;
     uint8_t *data;
-    uint64_t *entries;     /* PAGE_DATA entries: type and pfn */
+    uint64_t *entries; /* PAGE_DATA entries: type and pfn */
 };
 
 /* 0 or -1 with errno. At most limit_pages pages and limit_entries entries will ever fit. */

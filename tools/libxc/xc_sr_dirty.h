@@ -40,7 +40,7 @@ struct xc_sr_sparse {
     uint64_t leaves_used;
 };
 
-void xc_sr_sparse_dispose(struct xc_sr_sparse *s); /* leaves the empty set */
+void xc_sr_sparse_dispose(struct xc_sr_sparse *s);          /* leaves the empty set */
 int xc_sr_sparse_set(struct xc_sr_sparse *s, uint64_t pfn); /* -1: ERANGE or ENOMEM */
 void xc_sr_sparse_clear(struct xc_sr_sparse *s, uint64_t pfn);
 bool xc_sr_sparse_test(const struct xc_sr_sparse *s, uint64_t pfn);

@@ -52,9 +52,9 @@ static int poll_all(const struct xc_sr_io *io, int fd, short events, int timeout
                     enum xc_sr_stop *stop)
 {
     struct pollfd p[3] = {
-        { .fd = io->parent_fd, .events = 0 },
-        { .fd = io->stop_fd, .events = POLLIN },
-        { .fd = events ? fd : -1, .events = events },
+        {.fd = io->parent_fd, .events = 0},
+        {.fd = io->stop_fd, .events = POLLIN},
+        {.fd = events ? fd : -1, .events = events},
     };
     int r;
 
@@ -110,7 +110,7 @@ int xc_sr_io_read(struct xc_sr_io *io, void *buf, size_t size)
 
 static ssize_t write_some(struct xc_sr_io *io, struct iovec *iov, unsigned int count)
 {
-    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count < IOV_MAX ? count : IOV_MAX };
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count < IOV_MAX ? count : IOV_MAX};
 
     if (io->is_socket) return sendmsg(io->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (io->write_fd >= 0) return writev(io->write_fd, iov, (int)msg.msg_iovlen);

@@ -20,12 +20,12 @@ enum xc_sr_stop {
 };
 
 struct xc_sr_io {
-    int fd;        /* the caller's */
-    int stop_fd;   /* the caller's, or -1: readable = stop */
-    int parent_fd; /* the caller's, or -1: hung up = the parent died */
+    int fd;         /* the caller's */
+    int stop_fd;    /* the caller's, or -1: readable = stop */
+    int parent_fd;  /* the caller's, or -1: hung up = the parent died */
     uint64_t bytes; /* read or written so far */
     /* own */
-    int write_fd;  /* non-blocking description of the same pipe, or -1 */
+    int write_fd; /* non-blocking description of the same pipe, or -1 */
     bool is_socket;
     bool is_file;
 };

@@ -73,7 +73,7 @@ static void make_room(struct xc_sr_map *map)
 static int map_chunk(const struct xc_sr_map *map, uint64_t chunk, struct xc_sr_chunk *c)
 {
     unsigned int n = chunk_pages(map, chunk), i;
-    xen_pfn_t pfns[XC_SR_CHUNK_PAGES] = { 0 };
+    xen_pfn_t pfns[XC_SR_CHUNK_PAGES] = {0};
     int errs[XC_SR_CHUNK_PAGES];
 
     for (i = 0; i < n; i++)

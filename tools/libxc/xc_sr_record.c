@@ -163,28 +163,28 @@ static const char *check_dirty_pfn_list(uint32_t length, const uint8_t *body)
 #define ANY (SR_REC_LENGTH_MAX)
 
 static const struct record_kind kinds[] = {
-    [SR_REC_END] = { "END", 0, 0, NULL },
-    [SR_REC_PAGE_DATA] = { "PAGE_DATA", 16, ANY, check_page_data },
-    [SR_REC_X86_PV_INFO] = { "X86_PV_INFO", 8, 8, check_pv_info },
-    [SR_REC_X86_PV_P2M_FRAMES] = { "X86_PV_P2M_FRAMES", 16, ANY, check_p2m_frames },
-    [SR_REC_X86_PV_VCPU_BASIC] = { "X86_PV_VCPU_BASIC", 8, 8 + SR_PV_VCPU_BASIC_SIZE_64,
-                                   check_vcpu_basic },
-    [SR_REC_X86_PV_VCPU_EXTENDED] = { "X86_PV_VCPU_EXTENDED", 8, 8 + SR_PV_VCPU_EXTENDED_MAX,
-                                      check_vcpu_head },
-    [SR_REC_X86_PV_VCPU_XSAVE] = { "X86_PV_VCPU_XSAVE", 8, ANY, check_vcpu_xsave },
-    [SR_REC_SHARED_INFO] = { "SHARED_INFO", SR_PAGE_SIZE, SR_PAGE_SIZE, NULL },
-    [SR_REC_X86_TSC_INFO] = { "X86_TSC_INFO", 24, 24, check_tsc_info },
-    [SR_REC_HVM_CONTEXT] = { "HVM_CONTEXT", 1, ANY, NULL },
-    [SR_REC_HVM_PARAMS] = { "HVM_PARAMS", 8, ANY, check_hvm_params },
-    [SR_REC_TOOLSTACK] = { "TOOLSTACK", 0, ANY, NULL },
-    [SR_REC_X86_PV_VCPU_MSRS] = { "X86_PV_VCPU_MSRS", 8, ANY, check_vcpu_msrs },
-    [SR_REC_VERIFY] = { "VERIFY", 0, 0, NULL },
-    [SR_REC_CHECKPOINT] = { "CHECKPOINT", 0, 0, NULL },
-    [SR_REC_CHECKPOINT_DIRTY_PFN_LIST] = { "CHECKPOINT_DIRTY_PFN_LIST", 0, ANY,
-                                           check_dirty_pfn_list },
-    [SR_REC_STATIC_DATA_END] = { "STATIC_DATA_END", 0, 0, NULL },
-    [SR_REC_X86_CPUID_POLICY] = { "X86_CPUID_POLICY", SR_CPUID_ENTRY_SIZE, ANY, NULL },
-    [SR_REC_X86_MSR_POLICY] = { "X86_MSR_POLICY", SR_MSR_ENTRY_SIZE, ANY, NULL },
+    [SR_REC_END] = {"END", 0, 0, NULL},
+    [SR_REC_PAGE_DATA] = {"PAGE_DATA", 16, ANY, check_page_data},
+    [SR_REC_X86_PV_INFO] = {"X86_PV_INFO", 8, 8, check_pv_info},
+    [SR_REC_X86_PV_P2M_FRAMES] = {"X86_PV_P2M_FRAMES", 16, ANY, check_p2m_frames},
+    [SR_REC_X86_PV_VCPU_BASIC] = {"X86_PV_VCPU_BASIC", 8, 8 + SR_PV_VCPU_BASIC_SIZE_64,
+                                  check_vcpu_basic},
+    [SR_REC_X86_PV_VCPU_EXTENDED] = {"X86_PV_VCPU_EXTENDED", 8, 8 + SR_PV_VCPU_EXTENDED_MAX,
+                                     check_vcpu_head},
+    [SR_REC_X86_PV_VCPU_XSAVE] = {"X86_PV_VCPU_XSAVE", 8, ANY, check_vcpu_xsave},
+    [SR_REC_SHARED_INFO] = {"SHARED_INFO", SR_PAGE_SIZE, SR_PAGE_SIZE, NULL},
+    [SR_REC_X86_TSC_INFO] = {"X86_TSC_INFO", 24, 24, check_tsc_info},
+    [SR_REC_HVM_CONTEXT] = {"HVM_CONTEXT", 1, ANY, NULL},
+    [SR_REC_HVM_PARAMS] = {"HVM_PARAMS", 8, ANY, check_hvm_params},
+    [SR_REC_TOOLSTACK] = {"TOOLSTACK", 0, ANY, NULL},
+    [SR_REC_X86_PV_VCPU_MSRS] = {"X86_PV_VCPU_MSRS", 8, ANY, check_vcpu_msrs},
+    [SR_REC_VERIFY] = {"VERIFY", 0, 0, NULL},
+    [SR_REC_CHECKPOINT] = {"CHECKPOINT", 0, 0, NULL},
+    [SR_REC_CHECKPOINT_DIRTY_PFN_LIST] = {"CHECKPOINT_DIRTY_PFN_LIST", 0, ANY,
+                                          check_dirty_pfn_list},
+    [SR_REC_STATIC_DATA_END] = {"STATIC_DATA_END", 0, 0, NULL},
+    [SR_REC_X86_CPUID_POLICY] = {"X86_CPUID_POLICY", SR_CPUID_ENTRY_SIZE, ANY, NULL},
+    [SR_REC_X86_MSR_POLICY] = {"X86_MSR_POLICY", SR_MSR_ENTRY_SIZE, ANY, NULL},
 };
 
 static const struct record_kind *find_kind(uint32_t type)
@@ -230,8 +230,7 @@ const char *xc_sr_ihdr_check(const struct sr_ihdr *ihdr)
 {
     if (ihdr->marker != SR_IHDR_MARKER) return "image header: marker is wrong";
     if (be32toh(ihdr->id) != SR_IHDR_ID) return "image header: not a Xen domain stream";
-    if (be32toh(ihdr->version) < SR_IHDR_OLDEST_VERSION ||
-        be32toh(ihdr->version) > SR_IHDR_VERSION)
+    if (be32toh(ihdr->version) < SR_IHDR_OLDEST_VERSION || be32toh(ihdr->version) > SR_IHDR_VERSION)
         return "image header: version is neither 2 nor 3";
     if (be16toh(ihdr->options) & SR_IHDR_OPT_BIG_ENDIAN)
         return "image header: big endian streams are not supported";

@@ -194,8 +194,7 @@ static int setup(struct xc_sr_restore *r)
 {
     xc_dominfo_t info;
 
-    if (xc_domain_getinfo(r->env.xch, r->env.domid, 1, &info) != 1 ||
-        info.domid != r->env.domid) {
+    if (xc_domain_getinfo(r->env.xch, r->env.domid, 1, &info) != 1 || info.domid != r->env.domid) {
         SR_FAIL(&r->env, ESRCH, "there is no domain %u", r->env.domid);
         return -1;
     }
@@ -225,8 +224,7 @@ int xc_sr_restore(struct xc_sr_restore *r)
     while (!over)
         if (next_record(r, &over)) goto out;
     if (r->verifying)
-        SR_LOG(&r->env, INFO, "verification: %lu pages differ",
-               (unsigned long)r->verify_differ);
+        SR_LOG(&r->env, INFO, "verification: %lu pages differ", (unsigned long)r->verify_differ);
     rc = r->ops->complete(r);
 out:
     cleanup(r);

@@ -18,7 +18,7 @@ struct run {
     unsigned int count, missing_count;
     xen_pfn_t pfns[XC_SR_BATCH];
     xen_pfn_t missing[XC_SR_BATCH]; /* those of a data or empty run that are to be populated */
-    const uint8_t *data; /* of the first page of a data run; the others follow */
+    const uint8_t *data;            /* of the first page of a data run; the others follow */
 };
 
 static int populate(struct xc_sr_restore *r, struct run *run)
@@ -35,16 +35,14 @@ static int populate(struct xc_sr_restore *r, struct run *run)
 
 static int depopulate(struct xc_sr_restore *r, struct run *run)
 {
-    if (xc_domain_decrease_reservation_exact(r->env.xch, r->env.domid, run->count, 0,
-                                             run->pfns)) {
+    if (xc_domain_decrease_reservation_exact(r->env.xch, r->env.domid, run->count, 0, run->pfns)) {
         SR_ERRNO(&r->env, "cannot take %u pages from domain %u", run->count, r->env.domid);
         return -1;
     }
     return 0;
 }
 
-static void compare_page(struct xc_sr_restore *r, xen_pfn_t pfn, const void *have,
-                         const void *want)
+static void compare_page(struct xc_sr_restore *r, xen_pfn_t pfn, const void *have, const void *want)
 {
     if (!memcmp(have, want, SR_PAGE_SIZE)) return;
     if (r->verify_differ++ < VERIFY_LOG_MAX)

@@ -34,8 +34,7 @@ static void hvm_cleanup(struct xc_sr_restore *r)
 }
 
 /* A copy replaces what was kept before: records of a checkpoint come again and again. */
-static int keep(struct xc_sr_restore *r, struct xc_sr_record *kept,
-                const struct xc_sr_record *rec)
+static int keep(struct xc_sr_restore *r, struct xc_sr_record *kept, const struct xc_sr_record *rec)
 {
     void *copy = malloc(rec->length);
 
@@ -55,13 +54,12 @@ static int hvm_static_data_end(struct xc_sr_restore *r, unsigned int *missing)
     struct hvm_state *hvm = r->arch;
     uint32_t leaf = UINT32_MAX, subleaf = UINT32_MAX, msr = UINT32_MAX;
 
-    *missing = (hvm->cpuid.body ? 0 : XGR_SDD_MISSING_CPUID) |
-               (hvm->msr.body ? 0 : XGR_SDD_MISSING_MSR);
+    *missing =
+        (hvm->cpuid.body ? 0 : XGR_SDD_MISSING_CPUID) | (hvm->msr.body ? 0 : XGR_SDD_MISSING_MSR);
     if (!hvm->cpuid.body && !hvm->msr.body) return 0;
-    if (xc_set_domain_cpu_policy(r->env.xch, r->env.domid,
-                                 hvm->cpuid.length / sizeof(xen_cpuid_leaf_t), hvm->cpuid.body,
-                                 hvm->msr.length / sizeof(xen_msr_entry_t), hvm->msr.body, &leaf,
-                                 &subleaf, &msr)) {
+    if (xc_set_domain_cpu_policy(
+            r->env.xch, r->env.domid, hvm->cpuid.length / sizeof(xen_cpuid_leaf_t), hvm->cpuid.body,
+            hvm->msr.length / sizeof(xen_msr_entry_t), hvm->msr.body, &leaf, &subleaf, &msr)) {
         SR_ERRNO(&r->env,
                  "this host cannot give domain %u the CPU it had "
                  "(leaf %#x, subleaf %#x, MSR %#x)",
@@ -84,8 +82,7 @@ static int apply_param(struct xc_sr_restore *r, const struct sr_hvm_param *param
 
     if (param->index == HVM_PARAM_PAE_ENABLED) return 0;
     if (param->index >= HVM_NR_PARAMS) {
-        SR_FAIL(&r->env, EINVAL, "HVM_PARAMS: index %lu is unknown",
-                (unsigned long)param->index);
+        SR_FAIL(&r->env, EINVAL, "HVM_PARAMS: index %lu is unknown", (unsigned long)param->index);
         return -1;
     }
     if (is_shared_page(param->index) &&
@@ -158,8 +155,7 @@ static int hvm_complete(struct xc_sr_restore *r)
         return -1;
     }
     if (xc_hvm_param_set(r->env.xch, r->env.domid, HVM_PARAM_STORE_EVTCHN, r->store_evtchn) ||
-        xc_hvm_param_set(r->env.xch, r->env.domid, HVM_PARAM_CONSOLE_EVTCHN,
-                         r->console_evtchn)) {
+        xc_hvm_param_set(r->env.xch, r->env.domid, HVM_PARAM_CONSOLE_EVTCHN, r->console_evtchn)) {
         SR_ERRNO(&r->env, "cannot set the event channels of domain %u", r->env.domid);
         return -1;
     }

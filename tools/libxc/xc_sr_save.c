@@ -9,7 +9,7 @@
 
 /* Rounds of a live copy: until so few pages are dirty, and no more than so many. */
 #define ROUND_DIRTY_PAGES 50
-#define ROUND_LIMIT 5
+#define ROUND_LIMIT 5U
 
 #define MAP_LIMIT_PAGES (16ULL << 18) /* 16 GiB of guest: 32 MiB of page tables */
 #define ARENA_START_PAGES 4096
@@ -42,13 +42,13 @@ int xc_sr_write_record(struct xc_sr_save *s, uint32_t type, const void *head, si
                        const void *body, size_t body_len)
 {
     static const uint8_t zeroes[SR_REC_ALIGN];
-    struct sr_rhdr rhdr = { type, (uint32_t)(head_len + body_len) };
+    struct sr_rhdr rhdr = {type, (uint32_t)(head_len + body_len)};
     size_t padding = xc_sr_record_padded(rhdr.length) - rhdr.length;
     struct iovec iov[4] = {
-        { &rhdr, sizeof(rhdr) },
-        { (void *)(uintptr_t)head, head_len },
-        { (void *)(uintptr_t)body, body_len },
-        { (void *)(uintptr_t)zeroes, padding },
+        {&rhdr, sizeof(rhdr)},
+        {(void *)(uintptr_t)head, head_len},
+        {(void *)(uintptr_t)body, body_len},
+        {(void *)(uintptr_t)zeroes, padding},
     };
 
     if (xc_sr_io_writev(s->env.io, iov, 4)) {
@@ -63,7 +63,7 @@ static int write_headers(struct xc_sr_save *s)
     int version = xc_version(s->env.xch, XENVER_version, NULL);
     struct sr_ihdr ihdr;
     struct sr_dhdr dhdr;
-    struct iovec iov[2] = { { &ihdr, sizeof(ihdr) }, { &dhdr, sizeof(dhdr) } };
+    struct iovec iov[2] = {{&ihdr, sizeof(ihdr)}, {&dhdr, sizeof(dhdr)}};
 
     if (version < 0) {
         SR_ERRNO(&s->env, "cannot read the version of Xen");
@@ -83,8 +83,7 @@ static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
     xc_dominfo_t info;
     xen_pfn_t pfns;
 
-    if (xc_domain_getinfo(s->env.xch, s->env.domid, 1, &info) != 1 ||
-        info.domid != s->env.domid) {
+    if (xc_domain_getinfo(s->env.xch, s->env.domid, 1, &info) != 1 || info.domid != s->env.domid) {
         SR_FAIL(&s->env, ESRCH, "there is no domain %u", s->env.domid);
         return -1;
     }
@@ -150,9 +149,8 @@ static int suspend_guest(struct xc_sr_save *s)
                 s->env.domid);
         return -1;
     }
-    if (xc_domain_getinfo(s->env.xch, s->env.domid, 1, &info) != 1 ||
-        info.domid != s->env.domid || !info.shutdown ||
-        info.shutdown_reason != SHUTDOWN_suspend) {
+    if (xc_domain_getinfo(s->env.xch, s->env.domid, 1, &info) != 1 || info.domid != s->env.domid ||
+        !info.shutdown || info.shutdown_reason != SHUTDOWN_suspend) {
         SR_FAIL(&s->env, EINVAL, "domain %u is not suspended", s->env.domid);
         return -1;
     }
@@ -192,8 +190,7 @@ static int write_rest(struct xc_sr_save *s)
     }
     if (xc_sr_log_clean(s, true, NULL) || xc_sr_population_check(s)) return -1;
     xc_sr_dirty_merge(&s->dirty, &s->suspect);
-    return xc_sr_write_set(s, &s->dirty, "Frames iteration last",
-                           xc_sr_dirty_count(&s->dirty));
+    return xc_sr_write_set(s, &s->dirty, "Frames iteration last", xc_sr_dirty_count(&s->dirty));
 }
 
 /* Everything once more: the guest is suspended, so the reader must find the same bytes. */

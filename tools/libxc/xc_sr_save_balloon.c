@@ -28,8 +28,7 @@ static int read_owned(struct xc_sr_save *s, uint64_t *pages)
 {
     xc_dominfo_t info;
 
-    if (xc_domain_getinfo(s->env.xch, s->env.domid, 1, &info) != 1 ||
-        info.domid != s->env.domid) {
+    if (xc_domain_getinfo(s->env.xch, s->env.domid, 1, &info) != 1 || info.domid != s->env.domid) {
         SR_FAIL(&s->env, ESRCH, "domain %u is gone", s->env.domid);
         return -1;
     }
@@ -43,7 +42,7 @@ typedef void each_fn(struct xc_sr_save *s, void *user, uint64_t pfn, bool there)
 static int compare_batch(struct xc_sr_save *s, uint64_t first, unsigned int n, each_fn *each,
                          void *user)
 {
-    xen_pfn_t types[XC_SR_BATCH] = { 0 };
+    xen_pfn_t types[XC_SR_BATCH] = {0};
     unsigned int i;
 
     for (i = 0; i < n; i++)
@@ -168,7 +167,7 @@ static int find_known_moves(struct xc_sr_save *s, struct moves *m)
 
 int xc_sr_population_check(struct xc_sr_save *s)
 {
-    struct moves known = { 0, 0 }, all = { 0, 0 };
+    struct moves known = {0, 0}, all = {0, 0};
     uint64_t pages, before = s->owned_pages;
     bool thorough = s->population_moved;
 

@@ -66,8 +66,7 @@ void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives)
     if (s->log_on && shadow_op(s, XEN_DOMCTL_SHADOW_OP_OFF) && errno != ESRCH)
         SR_ERRNO(&s->env, "cannot end log-dirty mode of domain %u", s->env.domid);
     s->log_on = false;
-    if (s->qemu_log_on && parent_lives &&
-        s->cb->switch_qemu_logdirty(s->env.domid, 0, s->cb->data))
+    if (s->qemu_log_on && parent_lives && s->cb->switch_qemu_logdirty(s->env.domid, 0, s->cb->data))
         SR_LOG(&s->env, WARN, "the device model goes on logging dirty pages");
     s->qemu_log_on = false;
     errno = saved;
@@ -75,7 +74,7 @@ void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives)
 
 int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count)
 {
-    xc_shadow_op_stats_t stats = { 0, 0 };
+    xc_shadow_op_stats_t stats = {0, 0};
     DECLARE_HYPERCALL_BUFFER_SHADOW(unsigned long, bits, &s->dirty_hbuf);
     long long r;
 

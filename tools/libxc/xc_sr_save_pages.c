@@ -33,9 +33,9 @@ struct page_head {
 static struct page_head page_head(uint64_t count, uint64_t pages)
 {
     struct page_head head = {
-        .rhdr = { SR_REC_PAGE_DATA,
-                  (uint32_t)(sizeof(struct sr_page_data) + 8 * count + SR_PAGE_SIZE * pages) },
-        .data = { (uint32_t)count, 0 },
+        .rhdr = {SR_REC_PAGE_DATA,
+                 (uint32_t)(sizeof(struct sr_page_data) + 8 * count + SR_PAGE_SIZE * pages)},
+        .data = {(uint32_t)count, 0},
     };
 
     return head;
@@ -52,7 +52,7 @@ static unsigned int gather(const struct xc_sr_batch *b, struct iovec *iov)
         if (n && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == (uint8_t *)page)
             iov[n - 1].iov_len += SR_PAGE_SIZE;
         else
-            iov[n++] = (struct iovec){ page, SR_PAGE_SIZE };
+            iov[n++] = (struct iovec){page, SR_PAGE_SIZE};
     }
     return n;
 }
@@ -64,8 +64,8 @@ static int flush(struct xc_sr_save *s)
     unsigned int n;
 
     if (!b->count) return 0;
-    b->iov[0] = (struct iovec){ &head, sizeof(head) };
-    b->iov[1] = (struct iovec){ b->entries, b->count * sizeof(b->entries[0]) };
+    b->iov[0] = (struct iovec){&head, sizeof(head)};
+    b->iov[1] = (struct iovec){b->entries, b->count * sizeof(b->entries[0])};
     n = 2 + gather(b, b->iov + 2);
     b->count = b->pages = 0;
     xc_sr_map_next_round(&s->map);
@@ -146,8 +146,7 @@ static int take_pages(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int 
         return -1;
     }
     for (i = 0; i < n; i++)
-        if (take_page(s, pfns[i], (uint32_t)(types[i] >> XEN_DOMCTL_PFINFO_LTAB_SHIFT) & 0xf,
-                      sink))
+        if (take_page(s, pfns[i], (uint32_t)(types[i] >> XEN_DOMCTL_PFINFO_LTAB_SHIFT) & 0xf, sink))
             return -1;
     return 0;
 }
@@ -220,9 +219,9 @@ int xc_sr_write_arena(struct xc_sr_save *s)
         n = left < XC_SR_BATCH ? (unsigned int)left : XC_SR_BATCH;
         pages = count_data(a->entries + at, n);
         head = page_head(n, pages);
-        iov[0] = (struct iovec){ &head, sizeof(head) };
-        iov[1] = (struct iovec){ a->entries + at, n * sizeof(a->entries[0]) };
-        iov[2] = (struct iovec){ data, (size_t)pages * SR_PAGE_SIZE };
+        iov[0] = (struct iovec){&head, sizeof(head)};
+        iov[1] = (struct iovec){a->entries + at, n * sizeof(a->entries[0])};
+        iov[2] = (struct iovec){data, (size_t)pages * SR_PAGE_SIZE};
         if (xc_sr_io_writev(s->env.io, iov, 3)) {
             SR_ERRNO(&s->env, "cannot write a checkpoint's pages to the stream");
             return -1;

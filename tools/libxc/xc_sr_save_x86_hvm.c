@@ -12,14 +12,22 @@
 #define CONTEXT_SLACK 4096
 
 static const uint32_t params_saved[] = {
-    HVM_PARAM_STORE_PFN,         HVM_PARAM_IOREQ_PFN,
-    HVM_PARAM_BUFIOREQ_PFN,      HVM_PARAM_PAGING_RING_PFN,
-    HVM_PARAM_MONITOR_RING_PFN,  HVM_PARAM_SHARING_RING_PFN,
-    HVM_PARAM_VM86_TSS_SIZED,    HVM_PARAM_CONSOLE_PFN,
-    HVM_PARAM_ACPI_IOPORTS_LOCATION, HVM_PARAM_VIRIDIAN,
-    HVM_PARAM_IDENT_PT,          HVM_PARAM_VM_GENERATION_ID_ADDR,
-    HVM_PARAM_IOREQ_SERVER_PFN,  HVM_PARAM_NR_IOREQ_SERVER_PAGES,
-    HVM_PARAM_X87_FIP_WIDTH,     HVM_PARAM_MCA_CAP,
+    HVM_PARAM_STORE_PFN,
+    HVM_PARAM_IOREQ_PFN,
+    HVM_PARAM_BUFIOREQ_PFN,
+    HVM_PARAM_PAGING_RING_PFN,
+    HVM_PARAM_MONITOR_RING_PFN,
+    HVM_PARAM_SHARING_RING_PFN,
+    HVM_PARAM_VM86_TSS_SIZED,
+    HVM_PARAM_CONSOLE_PFN,
+    HVM_PARAM_ACPI_IOPORTS_LOCATION,
+    HVM_PARAM_VIRIDIAN,
+    HVM_PARAM_IDENT_PT,
+    HVM_PARAM_VM_GENERATION_ID_ADDR,
+    HVM_PARAM_IOREQ_SERVER_PFN,
+    HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+    HVM_PARAM_X87_FIP_WIDTH,
+    HVM_PARAM_MCA_CAP,
 };
 #define PARAMS (sizeof(params_saved) / sizeof(params_saved[0]))
 
@@ -72,8 +80,8 @@ static int write_policy(struct xc_sr_save *s, xc_cpu_policy_t *policy, xen_cpuid
     if (nr_leaves && xc_sr_write_record(s, SR_REC_X86_CPUID_POLICY, NULL, 0, leaves,
                                         nr_leaves * sizeof(*leaves)))
         return -1;
-    if (nr_msrs && xc_sr_write_record(s, SR_REC_X86_MSR_POLICY, NULL, 0, msrs,
-                                      nr_msrs * sizeof(*msrs)))
+    if (nr_msrs &&
+        xc_sr_write_record(s, SR_REC_X86_MSR_POLICY, NULL, 0, msrs, nr_msrs * sizeof(*msrs)))
         return -1;
     return 0;
 }
@@ -136,7 +144,7 @@ static int hvm_capture(struct xc_sr_save *s)
         SR_ERRNO(&s->env, "cannot read the TSC of domain %u", s->env.domid);
         return -1;
     }
-    hvm->tsc = (struct sr_x86_tsc_info){ mode, khz, nsec, incarnation, 0 };
+    hvm->tsc = (struct sr_x86_tsc_info){mode, khz, nsec, incarnation, 0};
     size = xc_domain_hvm_getcontext(s->env.xch, s->env.domid, hvm->context, hvm->context_room);
     if (size <= 0) {
         SR_ERRNO(&s->env, "cannot read the context of domain %u", s->env.domid);
@@ -150,8 +158,7 @@ static int hvm_write_captured(struct xc_sr_save *s)
 {
     struct hvm_state *hvm = s->arch;
 
-    if (xc_sr_write_record(s, SR_REC_X86_TSC_INFO, NULL, 0, &hvm->tsc, sizeof(hvm->tsc)))
-        return -1;
+    if (xc_sr_write_record(s, SR_REC_X86_TSC_INFO, NULL, 0, &hvm->tsc, sizeof(hvm->tsc))) return -1;
     if (xc_sr_write_record(s, SR_REC_HVM_CONTEXT, NULL, 0, hvm->context, hvm->context_size))
         return -1;
     if (!hvm->params_head.count) return 0;

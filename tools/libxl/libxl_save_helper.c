@@ -52,7 +52,7 @@ static void on_sigterm(int sig)
 
 static int setup_signals(void)
 {
-    struct sigaction sa = { .sa_handler = SIG_IGN };
+    struct sigaction sa = {.sa_handler = SIG_IGN};
 
     stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     broken_fd = open("/", O_PATH | O_CLOEXEC);
@@ -85,17 +85,15 @@ struct argument {
 };
 
 static const struct argument save_arguments[] = {
-    { "stream_fd", 0, INT_MAX }, { "recv_fd", -1, INT_MAX },  { "domid", 0, 0x7fef },
-    { "xcflags", 0, INT_MAX },   { "cbflags", 0, UINT_MAX },  { "stream_type", 0, 2 },
+    {"stream_fd", 0, INT_MAX}, {"recv_fd", -1, INT_MAX}, {"domid", 0, 0x7fef},
+    {"xcflags", 0, INT_MAX},   {"cbflags", 0, UINT_MAX}, {"stream_type", 0, 2},
 };
 #define SAVE_ARGUMENTS 6
 
 static const struct argument restore_arguments[] = {
-    { "stream_fd", 0, INT_MAX },       { "send_back_fd", -1, INT_MAX },
-    { "domid", 0, 0x7fef },            { "store_evtchn", 0, UINT_MAX },
-    { "store_domid", 0, 0x7fef },      { "console_evtchn", 0, UINT_MAX },
-    { "console_domid", 0, 0x7fef },    { "cbflags", 0, UINT_MAX },
-    { "stream_type", 0, 2 },
+    {"stream_fd", 0, INT_MAX},     {"send_back_fd", -1, INT_MAX}, {"domid", 0, 0x7fef},
+    {"store_evtchn", 0, UINT_MAX}, {"store_domid", 0, 0x7fef},    {"console_evtchn", 0, UINT_MAX},
+    {"console_domid", 0, 0x7fef},  {"cbflags", 0, UINT_MAX},      {"stream_type", 0, 2},
 };
 #define RESTORE_ARGUMENTS 9
 
@@ -105,8 +103,9 @@ static bool parse_arguments(const struct argument *list, int count, int argc, ch
     int i;
 
     if (argc != count) {
-        fprintf(stderr, "libxl-save-helper: %d arguments instead of %d; libxl starts this program\n",
-                argc, count);
+        fprintf(stderr,
+                "libxl-save-helper: %d arguments instead of %d; libxl starts this program\n", argc,
+                count);
         return false;
     }
     for (i = 0; i < count; i++)
@@ -180,8 +179,8 @@ static int save_pv(const struct xc_sr_env *env, const long *v, struct save_callb
     bool live = v[3] & XCFLAGS_LIVE;
     int rc;
 
-    if (live && xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY,
-                                  NULL, 0)) {
+    if (live &&
+        xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, NULL, 0)) {
         SR_FAIL(env, EOPNOTSUPP,
                 "Debian's hypervisor is built without shadow paging: "
                 "a PV guest cannot be migrated live or replicated");
@@ -189,17 +188,17 @@ static int save_pv(const struct xc_sr_env *env, const long *v, struct save_callb
     }
     if (live) xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0);
     foreign_fd = (int)v[0];
-    rc = xc_domain_save(env->xch, (int)v[0], env->domid, (uint32_t)v[3], cb,
-                        (xc_stream_type_t)v[5], (int)v[1]);
+    rc = xc_domain_save(env->xch, (int)v[0], env->domid, (uint32_t)v[3], cb, (xc_stream_type_t)v[5],
+                        (int)v[1]);
     foreign_fd = -1;
     return rc ? -1 : 0;
 }
 
 static int save_domain(const long *v)
 {
-    struct save_callbacks cb = { 0 };
+    struct save_callbacks cb = {0};
     struct xc_sr_io io;
-    struct xc_sr_save s = { .env = { 0 } };
+    struct xc_sr_save s = {.env = {0}};
     bool orphaned;
     int rc = -1, pv;
 
@@ -232,19 +231,19 @@ static int restore_pv(struct xc_sr_restore *r, int fd, int send_back_fd)
     int rc;
 
     foreign_fd = fd;
-    rc = xc_domain_restore(r->env.xch, fd, r->env.domid, r->store_evtchn, &r->store_gfn,
-                           r->store_domid, r->console_evtchn, &r->console_gfn, r->console_domid,
-                           r->checkpointed ? XC_STREAM_REMUS : XC_STREAM_PLAIN, r->cb,
-                           send_back_fd);
+    rc =
+        xc_domain_restore(r->env.xch, fd, r->env.domid, r->store_evtchn, &r->store_gfn,
+                          r->store_domid, r->console_evtchn, &r->console_gfn, r->console_domid,
+                          r->checkpointed ? XC_STREAM_REMUS : XC_STREAM_PLAIN, r->cb, send_back_fd);
     foreign_fd = -1;
     return rc ? -1 : 0;
 }
 
 static int restore_domain(const long *v)
 {
-    struct restore_callbacks cb = { 0 };
+    struct restore_callbacks cb = {0};
     struct xc_sr_io io;
-    struct xc_sr_restore r = { .env = { 0 } };
+    struct xc_sr_restore r = {.env = {0}};
     int rc = -1, pv;
 
     libxl__save_msgs_fill_restore(&cb, (uint32_t)v[7]);

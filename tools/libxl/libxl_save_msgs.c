@@ -64,7 +64,7 @@ static int send_message(struct message *m, enum libxl__save_msg number)
 
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) {
-            struct pollfd p = { out_fd, POLLOUT, 0 };
+            struct pollfd p = {out_fd, POLLOUT, 0};
 
             poll(&p, 1, -1);
             continue;
@@ -113,7 +113,7 @@ static int ask(struct message *m, enum libxl__save_msg number, int failed)
 static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval,
                      const char *context, const char *format, va_list al)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
     char text[TEXT_MAX];
     int saved = errno;
 
@@ -130,7 +130,7 @@ static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval
 static void progress(xentoollog_logger *lg, const char *context, const char *what, int percent,
                      unsigned long done, unsigned long total)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
     int saved = errno;
 
     (void)lg;
@@ -148,7 +148,7 @@ static void destroy(xentoollog_logger *lg)
     (void)lg;
 }
 
-static xentoollog_logger logger = { vmessage, progress, destroy };
+static xentoollog_logger logger = {vmessage, progress, destroy};
 
 xentoollog_logger *libxl__save_msgs_logger(void)
 {
@@ -157,7 +157,7 @@ xentoollog_logger *libxl__save_msgs_logger(void)
 
 static int ask_plain(enum libxl__save_msg number, int failed)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
 
     return ask(&m, number, failed);
 }
@@ -182,7 +182,7 @@ static int checkpoint(void *data)
 
 static int switch_qemu_logdirty(uint32_t domid, unsigned int enable, void *data)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
 
     (void)data;
     put_u32(&m, domid);
@@ -192,7 +192,7 @@ static int switch_qemu_logdirty(uint32_t domid, unsigned int enable, void *data)
 
 static int static_data_done(unsigned int missing, void *data)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
 
     (void)data;
     put_u32(&m, missing);
@@ -201,7 +201,7 @@ static int static_data_done(unsigned int missing, void *data)
 
 static void restore_results(xen_pfn_t store_gfn, xen_pfn_t console_gfn, void *data)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
 
     (void)data;
     put_u64(&m, store_gfn);
@@ -227,7 +227,8 @@ void libxl__save_msgs_fill_save(struct save_callbacks *cb, uint32_t cbflags)
     if (has(cbflags, SAVE_MSG_SUSPEND)) cb->suspend = suspend;
     if (has(cbflags, SAVE_MSG_POSTCOPY)) cb->postcopy = postcopy;
     if (has(cbflags, SAVE_MSG_CHECKPOINT)) cb->checkpoint = checkpoint;
-    if (has(cbflags, SAVE_MSG_SWITCH_QEMU_LOGDIRTY)) cb->switch_qemu_logdirty = switch_qemu_logdirty;
+    if (has(cbflags, SAVE_MSG_SWITCH_QEMU_LOGDIRTY))
+        cb->switch_qemu_logdirty = switch_qemu_logdirty;
 }
 
 void libxl__save_msgs_fill_restore(struct restore_callbacks *cb, uint32_t cbflags)
@@ -240,7 +241,7 @@ void libxl__save_msgs_fill_restore(struct restore_callbacks *cb, uint32_t cbflag
 
 int libxl__save_msgs_complete(int retval, int errnoval)
 {
-    struct message m = { .used = 0 };
+    struct message m = {.used = 0};
     int answer;
 
     put_u32(&m, (uint32_t)retval);
