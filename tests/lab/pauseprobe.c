@@ -30,8 +30,7 @@ int main(int argc, char **argv)
         return 2;
     }
     xch = xc_interface_open(NULL, NULL, 0);
-    if (!xch)
-        return 1;
+    if (!xch) return 1;
     end = now_ms() + 1e3 * atof(argv[2]);
     while (now_ms() < end) {
         xc_dominfo_t info;
@@ -41,10 +40,8 @@ int main(int argc, char **argv)
             info.domid != (uint32_t)atoi(argv[1]))
             break;
         is = info.shutdown;
-        if (is && !was)
-            began = now_ms();
-        if (!is && was && began > 0)
-            printf("%.1f\n", now_ms() - began);
+        if (is && !was) began = now_ms();
+        if (!is && was && began > 0) printf("%.1f\n", now_ms() - began);
         was = is;
         nanosleep(&step, NULL);
     }

@@ -35,8 +35,7 @@ static void tell(libxl__egc *egc, libxl__epoch *e, char c)
 
     assert_true(n < sizeof(story) - 1);
     story[n] = c;
-    if (c == stuck)
-        return;
+    if (c == stuck) return;
     libxl__epoch_next(egc, e, fail_at && (int)n + 1 == fail_at ? ERROR_FAIL : 0);
 }
 

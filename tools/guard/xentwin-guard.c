@@ -31,6 +31,7 @@
 
 #include <libxl.h>
 
+#include "libxl_control.h"
 #include "libxl_guard.h"
 #include "libxl_netbuffer.h"
 
@@ -112,8 +113,28 @@ static void log_destroy(xentoollog_logger *logger)
 
 /* ---- acting ---- */
 
+static void nobody_asks(libxl__egc *egc, libxl__control *ctl, unsigned id, const char *line)
+{
+}
+
+/* The dead operation left its control socket: we take it over as a successor would, and close it. */
+static void remove_control(struct guard *g)
+{
+    libxl__control ctl;
+
+    libxl__control_init(&ctl);
+    ctl.loop = g->loop;
+    ctl.side = "primary";
+    ctl.domain = g->arbiter.c.domain;
+    ctl.request = nobody_asks;
+    /* Refused when somebody began a new protection meanwhile: then it is not ours to remove. */
+    (void)libxl__control_start(&ctl);
+    libxl__control_dispose(&ctl);
+}
+
 static void finish(struct guard *g, int rc)
 {
+    remove_control(g);
     if (!g->rc) g->rc = rc;
     g->done = true;
 }

@@ -117,7 +117,6 @@ void libxl__epoch_next(libxl__egc *egc, libxl__epoch *ep, int rc)
 void libxl__epoch_interrupt(libxl__egc *egc, libxl__epoch *ep, int rc)
 {
     assert(rc);
-    if (ep->over || libxl__epoch_undoing(ep))
-        return;
+    if (ep->over || libxl__epoch_undoing(ep)) return;
     fail(egc, ep, rc);
 }

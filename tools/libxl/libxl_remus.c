@@ -83,8 +83,7 @@ void remus_wait_for(libxl__remus *rm, enum remus_wait what)
 
 void remus_event(libxl__egc *egc, libxl__remus *rm, enum remus_wait what, int rc)
 {
-    if (!rm->epoch.running || rm->wait != what)
-        return;
+    if (!rm->epoch.running || rm->wait != what) return;
     rm->wait = WAIT_NOTHING;
     libxl__epoch_next(egc, &rm->epoch, rc);
 }
@@ -98,8 +97,7 @@ void remus_message(libxl__remus *rm, const char *fmt, ...)
     vsnprintf(line, sizeof(line), fmt, al);
     va_end(al);
     LOG(rm->gc, INFO, "%s", line);
-    if (rm->info.message)
-        rm->info.message(rm->info.user, line);
+    if (rm->info.message) rm->info.message(rm->info.user, line);
 }
 
 static void suspend_guest(libxl__egc *egc, libxl__epoch *ep)
@@ -112,8 +110,7 @@ static void suspend_guest(libxl__egc *egc, libxl__epoch *ep)
     rm->state_saved = rm->device_failed = rm->helper_wants_checkpoint = false;
     remus_wait_for(rm, WAIT_SUSPENDED); /* libxl_remus_start.c: guest_suspended */
     rc = libxl__dom_suspend_start(&rm->suspend);
-    if (rc)
-        remus_event(egc, rm, WAIT_SUSPENDED, rc);
+    if (rc) remus_event(egc, rm, WAIT_SUSPENDED, rc);
 }
 
 static void plug_output(libxl__egc *egc, libxl__epoch *ep)
@@ -143,8 +140,7 @@ static void stop_devices(libxl__egc *egc, libxl__epoch *ep)
     rm->vm_stopped = true;
     rm->qmp_first.callback = stop_devices_done;
     rc = libxl__qmp_stop(rm->qmp, &rm->qmp_first);
-    if (rc)
-        remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+    if (rc) remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
 }
 
 static void state_saved(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
@@ -163,13 +159,11 @@ static void copy_memory(libxl__egc *egc, libxl__epoch *ep)
 
     remus_wait_for(rm, WAIT_POSTCOPY_CALL); /* libxl_remus_start.c: helper_calls */
     libxl__save_callout_reply(&rm->helper, 1);
-    if (rm->kind != GUEST_HVM)
-        return;
+    if (rm->kind != GUEST_HVM) return;
     /* QEMU writes its state while the helper copies; live=false: it keeps its images. */
     rm->qmp_second.callback = state_saved;
     rc = libxl__qmp_save_state(rm->qmp, &rm->qmp_second, rm->state_fd, false);
-    if (rc)
-        remus_event(egc, rm, WAIT_POSTCOPY_CALL, rc);
+    if (rc) remus_event(egc, rm, WAIT_POSTCOPY_CALL, rc);
 }
 
 static void await_device_state(libxl__egc *egc, libxl__epoch *ep)
@@ -208,8 +202,7 @@ static void resume_guest(libxl__egc *egc, libxl__epoch *ep)
         return;
     }
     rc = libxl__qmp_cont(rm->qmp, &rm->qmp_first);
-    if (rc)
-        remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+    if (rc) remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
 }
 
 static void send_memory(libxl__egc *egc, libxl__epoch *ep)
@@ -249,10 +242,8 @@ static void send_device_state(libxl__egc *egc, libxl__epoch *ep)
     libxl__remus *rm = remus_of(ep);
     int rc = 0;
 
-    if (rm->kind == GUEST_HVM)
-        rc = queue_device_state(rm);
-    if (!rc)
-        rc = remus_stream_record(rm, REC_CHECKPOINT_END, NULL, 0, NULL, 0);
+    if (rm->kind == GUEST_HVM) rc = queue_device_state(rm);
+    if (!rc) rc = remus_stream_record(rm, REC_CHECKPOINT_END, NULL, 0, NULL, 0);
     if (rc) {
         libxl__epoch_next(egc, ep, rc);
         return;
@@ -263,8 +254,7 @@ static void send_device_state(libxl__egc *egc, libxl__epoch *ep)
     }
     remus_wait_for(rm, WAIT_WRITTEN);
     rc = remus_stream_flush_bare(rm);
-    if (rc)
-        remus_event(egc, rm, WAIT_WRITTEN, rc);
+    if (rc) remus_event(egc, rm, WAIT_WRITTEN, rc);
 }
 
 static void await_ack(libxl__egc *egc, libxl__epoch *ep)
@@ -278,13 +268,11 @@ static void await_ack(libxl__egc *egc, libxl__epoch *ep)
         libxl__epoch_next(egc, ep, 0);
         return;
     }
-    if (!rm->commit_sent)
-        libxl__guard_update(&rm->guard, 'P', rm->acked);
+    if (!rm->commit_sent) libxl__guard_update(&rm->guard, 'P', rm->acked);
     rm->commit_sent = true;
     remus_wait_for(rm, WAIT_ACK); /* libxl_remus_start.c: frame_came */
     rc = remus_stream_commit(rm);
-    if (rc)
-        remus_event(egc, rm, WAIT_ACK, rc);
+    if (rc) remus_event(egc, rm, WAIT_ACK, rc);
 }
 
 static void report(libxl__remus *rm)
@@ -305,8 +293,7 @@ static void report(libxl__remus *rm)
         s->held_bytes = nb.held_bytes;
         s->dropped_packets = nb.dropped_packets;
     }
-    if (rm->info.checkpoint_done)
-        rm->info.checkpoint_done(rm->info.user, s);
+    if (rm->info.checkpoint_done) rm->info.checkpoint_done(rm->info.user, s);
     rm->stream_bytes = 0;
     if (rm->acked == 1)
         remus_message(rm, "domain %u is protected: the backup holds checkpoint 1", rm->domid);
@@ -319,13 +306,10 @@ static void look_at_lease(libxl__egc *egc, libxl__ev_time *ev)
 
     if (rm->info.acknowledged && !libxl__channel_lease_valid(&rm->channel)) {
         rc = libxl__ev_time_register_rel(rm->loop, &rm->timer, look_at_lease, LEASE_POLL_MS);
-        if (!rc)
-            return; /* a lost peer interrupts this wait */
+        if (!rc) return; /* a lost peer interrupts this wait */
     }
-    if (!rc && rm->netbuf)
-        rc = libxl__netbuffer_release(rm->gc, rm->netbuf);
-    if (!rc)
-        report(rm);
+    if (!rc && rm->netbuf) rc = libxl__netbuffer_release(rm->gc, rm->netbuf);
+    if (!rc) report(rm);
     remus_event(egc, rm, WAIT_LEASE, rc);
 }
 
@@ -356,8 +340,7 @@ static void sleep_interval(libxl__egc *egc, libxl__epoch *ep)
     }
     remus_wait_for(rm, WAIT_SLEEP);
     rc = libxl__ev_time_register_rel(rm->loop, &rm->timer, slept, ms > 0 ? ms : 0);
-    if (rc)
-        remus_event(egc, rm, WAIT_SLEEP, rc);
+    if (rc) remus_event(egc, rm, WAIT_SLEEP, rc);
 }
 
 static void next_checkpoint(libxl__egc *egc, libxl__epoch *ep)

@@ -35,7 +35,8 @@ enum remus_wait {
     WAIT_SLEEP,
     WAIT_STOPPED,
     WAIT_VERDICT,
-    WAIT_HELPER_GONE
+    WAIT_HELPER_GONE,
+    WAIT_LATE_SUSPEND
 };
 
 /* Who may run, decided in the undo plan. */
@@ -63,6 +64,8 @@ typedef struct libxl__remus {
     libxl__qmp *qmp;
     libxl__qmp_cmd qmp_first, qmp_second;
     libxl__netbuffer *netbuf;
+    libxl__ev_xswatch nic_watch;
+    int nics; /* that the net buffer holds */
     libxl__save_callout helper;
     libxl__guard guard;
     libxl__arbiter arbiter;
@@ -79,10 +82,10 @@ typedef struct libxl__remus {
     int state_fd; /* memfd with QEMU's device state */
     void *hash;   /* XXH3 state over the DATA bytes of the open checkpoint */
 
-    uint64_t checkpoint;  /* the one being made, from 1 */
-    uint64_t acked;       /* the newest acknowledged, 0: none */
+    uint64_t checkpoint;   /* the one being made, from 1 */
+    uint64_t acked;        /* the newest acknowledged, 0: none */
     uint64_t stream_bytes; /* of the open checkpoint */
-    bool commit_sent;     /* the backup may run from here on */
+    bool commit_sent;      /* the backup may run from here on */
     bool peer_lost, link_was_cause, stop_confirmed, hello_seen;
     bool guest_ended, helper_clean;
     bool logdirty_on; /* QEMU's global dirty log */
@@ -92,7 +95,7 @@ typedef struct libxl__remus {
 
     /* times of the open checkpoint, us */
     uint64_t asked_us, suspended_us, resumed_us, committed_us;
-    int64_t resumed_ms;
+    int64_t resumed_ms, late_until_ms;
     libxl_checkpoint_stats stats;
 } libxl__remus;
 

@@ -17,6 +17,8 @@
 #define LIMIT_QMP_MS 35000
 #define LIMIT_STOP_MS 30000
 #define HELPER_GRACE_MS 10000
+#define LATE_SUSPEND_MS 10000
+#define LATE_POLL_MS 100
 
 static void withdraw_request(libxl__egc *egc, libxl__epoch *ep);
 static void run_behind_plug(libxl__egc *egc, libxl__epoch *ep);
@@ -26,6 +28,7 @@ static void settle_guest(libxl__egc *egc, libxl__epoch *ep);
 static void settle_output(libxl__egc *egc, libxl__epoch *ep);
 static void end_helper(libxl__egc *egc, libxl__epoch *ep);
 static void end_logdirty(libxl__egc *egc, libxl__epoch *ep);
+static void await_late_suspend(libxl__egc *egc, libxl__epoch *ep);
 
 const struct step remus_undo_plan[] = {
     {"withdraw the request to suspend", withdraw_request, LIMIT_LOCAL_MS},
@@ -36,6 +39,7 @@ const struct step remus_undo_plan[] = {
     {"settle the output", settle_output, LIMIT_LOCAL_MS},
     {"end the save helper", end_helper, HELPER_GRACE_MS + 5000},
     {"end log-dirty mode", end_logdirty, LIMIT_QMP_MS},
+    {"await a late suspend", await_late_suspend, LIMIT_LOCAL_MS},
     {0},
 };
 
@@ -70,8 +74,7 @@ static void devices_run(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
     libxl__remus *rm = cmd->user;
     int rc2;
 
-    if (!rc)
-        rm->vm_stopped = false;
+    if (!rc) rm->vm_stopped = false;
     rc2 = resume_now(rm); /* even without its devices: a dead QEMU must not keep the guest asleep */
     remus_event(egc, rm, WAIT_DEVICES_RUN, rc ? rc : rc2);
 }
@@ -88,8 +91,7 @@ static void run_guest(libxl__egc *egc, libxl__remus *rm)
     }
     libxl__qmp_cancel(rm->qmp, &rm->qmp_first);
     rc = libxl__qmp_cont(rm->qmp, &rm->qmp_first);
-    if (rc)
-        devices_run(egc, &rm->qmp_first, rc);
+    if (rc) devices_run(egc, &rm->qmp_first, rc);
 }
 
 static void run_behind_plug(libxl__egc *egc, libxl__epoch *ep)
@@ -117,8 +119,7 @@ static void end_twin(libxl__egc *egc, libxl__epoch *ep)
     }
     remus_wait_for(rm, WAIT_STOPPED); /* libxl_remus_start.c: frame_came, peer_lost */
     rc = libxl__channel_send(&rm->channel, CHANNEL_STOP, rm->acked, why, strlen(why));
-    if (rc)
-        remus_event(egc, rm, WAIT_STOPPED, rc);
+    if (rc) remus_event(egc, rm, WAIT_STOPPED, rc);
 }
 
 static void verdict(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
@@ -146,8 +147,7 @@ static void decide_fate(libxl__egc *egc, libxl__epoch *ep)
     rm->arbiter.verdict = verdict;
     rm->fate = FATE_STAY_STOPPED; /* unless somebody says otherwise */
     remus_wait_for(rm, WAIT_VERDICT);
-    if (libxl__arbiter_ask(&rm->arbiter))
-        remus_event(egc, rm, WAIT_VERDICT, ERROR_FAIL);
+    if (libxl__arbiter_ask(&rm->arbiter)) remus_event(egc, rm, WAIT_VERDICT, ERROR_FAIL);
 }
 
 static void settle_guest(libxl__egc *egc, libxl__epoch *ep)
@@ -225,6 +225,33 @@ static void end_logdirty(libxl__egc *egc, libxl__epoch *ep)
     rm->qmp_second.callback = dirty_log_ended;
     libxl__qmp_cancel(rm->qmp, &rm->qmp_second);
     rc = libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, false);
-    if (rc)
-        remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+    if (rc) remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+}
+
+static void look_for_suspend(libxl__egc *egc, libxl__ev_time *ev)
+{
+    libxl__remus *rm = CONTAINER_OF(ev, libxl__remus, timer);
+    int rc = 0;
+
+    if (libxl__dom_is_suspended(rm->xch, rm->domid)) {
+        rc = resume_now(rm);
+    } else if (libxl__loop_now_ms(rm->loop) < rm->late_until_ms) {
+        rc = libxl__ev_time_register_rel(rm->loop, &rm->timer, look_for_suspend, LATE_POLL_MS);
+        if (!rc) return;
+    }
+    remus_event(egc, rm, WAIT_LATE_SUSPEND, rc);
+}
+
+/* A guest that took the request but did not stop in time may do so now, and nobody else would wake it. */
+static void await_late_suspend(libxl__egc *egc, libxl__epoch *ep)
+{
+    libxl__remus *rm = remus_of(ep);
+
+    if (ep->rc != ERROR_GUEST_TIMEDOUT || rm->guest_ended || rm->fate != FATE_GO_ON) {
+        libxl__epoch_next(egc, ep, 0);
+        return;
+    }
+    rm->late_until_ms = libxl__loop_now_ms(rm->loop) + LATE_SUSPEND_MS;
+    remus_wait_for(rm, WAIT_LATE_SUSPEND);
+    look_for_suspend(egc, &rm->timer);
 }

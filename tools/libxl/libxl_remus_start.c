@@ -5,17 +5,54 @@
  *
  * Below it: what helper, channel, guest and user call at any time.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "libxl_channel_frame.h"
 #include "libxl_remus.h"
 
 #define LIMIT_LOCAL_MS 20000
 #define LIMIT_GREET_MS 60000
 
 static void take_control(libxl__egc *egc, libxl__epoch *ep);
+/* -1: cannot be read. */
+static int count_nics(libxl__remus *rm, const char *path)
+{
+    unsigned n = 0;
+    char **names = xs_directory(libxl__loop_xs(rm->loop), XBT_NULL, path, &n);
+
+    if (!names && errno != ENOENT) return -1;
+    free(names);
+    return (int)n;
+}
+
+/* A NIC that is attached now would not be held: invariant 1 would be broken, so the protection ends. */
+static void nics_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *watchpath,
+                         const char *eventpath)
+{
+    libxl__remus *rm = CONTAINER_OF(ev, libxl__remus, nic_watch);
+    int n = count_nics(rm, watchpath);
+
+    if (n < 0 || n <= rm->nics || libxl__epoch_undoing(&rm->epoch)) return;
+    remus_message(rm,
+                  "domain %u: a network interface was attached, whose output is not held: "
+                  "protection ends, start it again",
+                  rm->domid);
+    libxl__epoch_interrupt(egc, &rm->epoch, ERROR_FAIL);
+}
+
+static int watch_nics(libxl__remus *rm)
+{
+    const char *path = libxl__sprintf(rm->gc, "/libxl/%u/device/vif", rm->domid);
+
+    rm->nics = count_nics(rm, path);
+    if (rm->nics < 0) return ERROR_FAIL;
+    return libxl__ev_xswatch_register(rm->loop, &rm->nic_watch, nics_changed, path);
+}
+
 static void set_up_output(libxl__egc *egc, libxl__epoch *ep);
 static void start_guard(libxl__egc *egc, libxl__epoch *ep);
 static void greet_backup(libxl__egc *egc, libxl__epoch *ep);
@@ -35,8 +72,8 @@ const struct step remus_setup_plan[] = {
 struct arbiter_case remus_case(const libxl__remus *rm)
 {
     return (struct arbiter_case){
-        .rule = rm->info.on_link_loss == LIBXL_LINK_LOSS_BACKUP ? LINK_LOSS_BACKUP
-                                                                : LINK_LOSS_PRIMARY,
+        .rule =
+            rm->info.on_link_loss == LIBXL_LINK_LOSS_BACKUP ? LINK_LOSS_BACKUP : LINK_LOSS_PRIMARY,
         .command = rm->info.arbiter,
         .domain = rm->info.domain_name,
         .self = rm->info.self_name,
@@ -54,15 +91,16 @@ static void status_reply(libxl__remus *rm, unsigned id)
 
     libxl__control_reply(
         &rm->control, id,
-        libxl__sprintf(rm->gc,
-                       "ok\nside: primary\nstate: %s\ndomain: %u\npeer: %s\nepoch: %lu\n"
-                       "pause_ms: %.1f\nhold_ms: %.1f\nbytes: %lu\nunacked: %lu\nheld_packets: %lu\n"
-                       "dropped_packets: %lu\nsilence_ms: %ld",
-                       rm->acked ? "protected" : "copying", rm->domid, rm->info.peer_name,
-                       (unsigned long)rm->acked, (double)s->pause_us / 1e3, (double)s->hold_us / 1e3,
-                       (unsigned long)s->bytes, (unsigned long)(rm->checkpoint - rm->acked),
-                       (unsigned long)s->held_packets, (unsigned long)s->dropped_packets,
-                       rm->info.acknowledged ? (long)libxl__channel_silence_ms(&rm->channel) : 0L));
+        libxl__sprintf(
+            rm->gc,
+            "ok\nside: primary\nstate: %s\ndomain: %u\npeer: %s\nepoch: %lu\n"
+            "pause_ms: %.1f\nhold_ms: %.1f\nbytes: %lu\nunacked: %lu\nheld_packets: %lu\n"
+            "dropped_packets: %lu\nsilence_ms: %ld",
+            rm->acked ? "protected" : "copying", rm->domid, rm->info.peer_name,
+            (unsigned long)rm->acked, (double)s->pause_us / 1e3, (double)s->hold_us / 1e3,
+            (unsigned long)s->bytes, (unsigned long)(rm->checkpoint - rm->acked),
+            (unsigned long)s->held_packets, (unsigned long)s->dropped_packets,
+            rm->info.acknowledged ? (long)libxl__channel_silence_ms(&rm->channel) : 0L));
 }
 
 static void control_request(libxl__egc *egc, libxl__control *ctl, unsigned id, const char *line)
@@ -101,7 +139,8 @@ static void set_up_output(libxl__egc *egc, libxl__epoch *ep)
     int rc = 0;
 
     libxl__netbuffer_ifname(rm->domid, rm->ifb);
-    if (libxl_defbool_val(rm->info.remus.netbuf))
+    if (libxl_defbool_val(rm->info.remus.netbuf)) rc = watch_nics(rm);
+    if (!rc && libxl_defbool_val(rm->info.remus.netbuf))
         rc = libxl__netbuffer_setup(rm->gc, libxl__loop_xs(rm->loop), rm->domid,
                                     rm->kind == GUEST_HVM, rm->info.netbuf_bytes, &rm->netbuf);
     libxl__epoch_next(egc, ep, rc);
@@ -150,6 +189,7 @@ static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint6
                        const void *body, size_t len)
 {
     libxl__remus *rm = ch->user;
+    char text[CHANNEL_TEXT_MAX + 1];
 
     switch (type) {
     case CHANNEL_HELLO:
@@ -164,8 +204,8 @@ static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint6
         remus_event(egc, rm, WAIT_STOPPED, 0);
         return;
     case CHANNEL_ERROR:
-        remus_message(rm, "domain %u: the backup gives up: %.*s", rm->domid,
-                      len > 300 ? 300 : (int)len, (const char *)body);
+        libxl__channel_text(body, len, text, sizeof(text));
+        remus_message(rm, "domain %u: the backup gives up: %s", rm->domid, text);
         libxl__epoch_interrupt(egc, &rm->epoch, ERROR_FAIL);
         return;
     }
@@ -211,16 +251,14 @@ static void greet_backup(libxl__egc *egc, libxl__epoch *ep)
     ch->room = channel_room;
     remus_wait_for(rm, WAIT_HELLO);
     rc = libxl__channel_start(ch);
-    if (rc)
-        remus_event(egc, rm, WAIT_HELLO, rc);
+    if (rc) remus_event(egc, rm, WAIT_HELLO, rc);
 }
 
 static void guest_suspended(libxl__egc *egc, libxl__dom_suspend *ds, int rc)
 {
     libxl__remus *rm = ds->user;
 
-    if (rc == ERROR_DOMAIN_DESTROYED)
-        rm->guest_ended = true;
+    if (rc == ERROR_DOMAIN_DESTROYED) rm->guest_ended = true;
     remus_event(egc, rm, WAIT_SUSPENDED, rc);
 }
 
@@ -236,10 +274,8 @@ static void prepare_guest(libxl__egc *egc, libxl__epoch *ep)
     rm->suspend.limit_ms = 60000;
     rm->suspend.user = rm;
     rm->suspend.suspended = guest_suspended;
-    if (rm->kind == GUEST_HVM)
-        rc = libxl__qmp_open(rm->loop, rm->domid, &rm->qmp);
-    if (!rc)
-        rc = libxl__dom_suspend_prepare(&rm->suspend);
+    if (rm->kind == GUEST_HVM) rc = libxl__qmp_open(rm->loop, rm->domid, &rm->qmp);
+    if (!rc) rc = libxl__dom_suspend_prepare(&rm->suspend);
     libxl__epoch_next(egc, ep, rc);
 }
 
@@ -255,7 +291,8 @@ static void switch_logdirty(libxl__remus *rm, unsigned enable)
 {
     rm->logdirty_enable = enable;
     rm->qmp_second.callback = logdirty_switched;
-    if (!rm->qmp)
+    /* QEMU aborts when it is told to end a dirty log that is not on. */
+    if (!rm->qmp || (!enable && !rm->logdirty_on))
         libxl__save_callout_reply(&rm->helper, 0);
     else if (libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, enable != 0))
         libxl__save_callout_reply(&rm->helper, -1);
@@ -266,8 +303,7 @@ static void helper_at_checkpoint(libxl__egc *egc, libxl__remus *rm)
     int rc = rm->info.acknowledged ? remus_stream_drain(rm) : 0;
 
     rm->helper_wants_checkpoint = true;
-    if (rc != ERROR_NOT_READY)
-        remus_event(egc, rm, WAIT_CHECKPOINT_CALL, rc);
+    if (rc != ERROR_NOT_READY) remus_event(egc, rm, WAIT_CHECKPOINT_CALL, rc);
 }
 
 static void helper_calls(libxl__egc *egc, libxl__save_callout *co, enum helper_call what,
@@ -310,8 +346,7 @@ static void copy_progress(libxl__egc *egc, libxl__save_callout *co, uint64_t don
 {
     libxl__remus *rm = co->user;
 
-    if (rm->info.copying && total)
-        rm->info.copying(rm->info.user, done, total);
+    if (rm->info.copying && total) rm->info.copying(rm->info.user, done, total);
 }
 
 static void first_copy(libxl__egc *egc, libxl__epoch *ep)
@@ -328,16 +363,12 @@ static void first_copy(libxl__egc *egc, libxl__epoch *ep)
     rm->checkpoint = 1;
     remus_wait_for(rm, WAIT_SUSPEND_CALL);
     rc = remus_stream_open(rm, &fd);
-    if (!rc)
-        rc = remus_stream_header(rm);
-    if (!rc && !rm->info.acknowledged)
-        rc = remus_stream_write_bare(rm);
+    if (!rc) rc = remus_stream_header(rm);
+    if (!rc && !rm->info.acknowledged) rc = remus_stream_write_bare(rm);
     if (!rc) {
         rm->helper.stream_fd = fd;
         rc = libxl__save_callout_start(&rm->helper);
     }
-    if (fd >= 0)
-        close(fd);
-    if (rc)
-        remus_event(egc, rm, WAIT_SUSPEND_CALL, rc);
+    if (fd >= 0) close(fd);
+    if (rc) remus_event(egc, rm, WAIT_SUSPEND_CALL, rc);
 }

@@ -40,8 +40,7 @@ static int queue_data(libxl__remus *rm, const void *data, size_t len)
     while (len) {
         n = len < CHANNEL_BODY_MAX ? len : CHANNEL_BODY_MAX;
         rc = libxl__channel_send(&rm->channel, CHANNEL_DATA, rm->checkpoint, p, n);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         XXH3_64bits_update(rm->hash, p, n);
         rm->stream_bytes += n;
         p += n;
@@ -54,8 +53,7 @@ static int queue_bare(libxl__remus *rm, const void *data, size_t len)
 {
     unsigned char *p = realloc(rm->bare_buf, rm->bare_len + len);
 
-    if (!p)
-        return ERROR_NOMEM;
+    if (!p) return ERROR_NOMEM;
     memcpy(p + rm->bare_len, data, len);
     rm->bare_buf = p;
     rm->bare_len += len;
@@ -74,8 +72,7 @@ int remus_stream_drain(libxl__remus *rm)
     ssize_t r;
     int rc;
 
-    if (rm->relay_fd < 0)
-        return 0;
+    if (rm->relay_fd < 0) return 0;
     for (;;) {
         room = libxl__channel_data_room(&rm->channel);
         if (!room) {
@@ -83,10 +80,8 @@ int remus_stream_drain(libxl__remus *rm)
             return rc ? rc : ERROR_NOT_READY;
         }
         r = read(rm->relay_fd, rm->relay_buf, room < RELAY_CHUNK ? room : RELAY_CHUNK);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0 && errno == EAGAIN)
-            return 0;
+        if (r < 0 && errno == EINTR) continue;
+        if (r < 0 && errno == EAGAIN) return 0;
         if (r < 0) {
             LOGE(rm->gc, ERROR, "domain %u: cannot read the helper's stream", rm->domid);
             return ERROR_FAIL;
@@ -96,8 +91,7 @@ int remus_stream_drain(libxl__remus *rm)
             return 0;
         }
         rc = queue_data(rm, rm->relay_buf, (size_t)r);
-        if (rc)
-            return rc;
+        if (rc) return rc;
     }
 }
 
@@ -106,21 +100,17 @@ static void relay_readable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short even
     libxl__remus *rm = CONTAINER_OF(ev, libxl__remus, relay_ev);
     int rc = remus_stream_drain(rm);
 
-    if (rc && rc != ERROR_NOT_READY)
-        libxl__epoch_interrupt(egc, &rm->epoch, rc);
+    if (rc && rc != ERROR_NOT_READY) libxl__epoch_interrupt(egc, &rm->epoch, rc);
 }
 
 void remus_stream_room(libxl__egc *egc, libxl__remus *rm)
 {
     int rc;
 
-    if (!libxl__ev_fd_isregistered(&rm->relay_ev))
-        return;
+    if (!libxl__ev_fd_isregistered(&rm->relay_ev)) return;
     rc = libxl__ev_fd_modify(rm->loop, &rm->relay_ev, POLLIN);
-    if (!rc)
-        rc = remus_stream_drain(rm);
-    if (rc == ERROR_NOT_READY)
-        return;
+    if (!rc) rc = remus_stream_drain(rm);
+    if (rc == ERROR_NOT_READY) return;
     if (rc)
         libxl__epoch_interrupt(egc, &rm->epoch, rc);
     else if (rm->helper_wants_checkpoint)
@@ -133,8 +123,7 @@ int remus_stream_open(libxl__remus *rm, int *helper_fd)
 
     rm->hash = XXH3_createState();
     rm->relay_buf = malloc(RELAY_CHUNK);
-    if (!rm->hash || !rm->relay_buf)
-        return ERROR_NOMEM;
+    if (!rm->hash || !rm->relay_buf) return ERROR_NOMEM;
     XXH3_64bits_reset(rm->hash);
     if (!rm->info.acknowledged) {
         *helper_fd = fcntl(rm->send_fd, F_DUPFD_CLOEXEC, 3);
@@ -148,8 +137,7 @@ int remus_stream_open(libxl__remus *rm, int *helper_fd)
     (void)setsockopt(sv[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
     rm->relay_fd = sv[0];
     *helper_fd = sv[1];
-    if (libxl__fd_nonblock(rm->gc, rm->relay_fd, true))
-        return ERROR_FAIL;
+    if (libxl__fd_nonblock(rm->gc, rm->relay_fd, true)) return ERROR_FAIL;
     return libxl__ev_fd_register(rm->loop, &rm->relay_ev, relay_readable, rm->relay_fd, POLLIN);
 }
 
@@ -177,12 +165,9 @@ int remus_stream_record(libxl__remus *rm, uint32_t type, const void *head, size_
         return ERROR_FAIL;
     }
     rc = queue(rm, hdr, sizeof(hdr));
-    if (!rc && head_len)
-        rc = queue(rm, head, head_len);
-    if (!rc && body_len)
-        rc = queue(rm, body, body_len);
-    if (!rc && hdr[1] % 8)
-        rc = queue(rm, zero, 8 - hdr[1] % 8);
+    if (!rc && head_len) rc = queue(rm, head, head_len);
+    if (!rc && body_len) rc = queue(rm, body, body_len);
+    if (!rc && hdr[1] % 8) rc = queue(rm, zero, 8 - hdr[1] % 8);
     return rc;
 }
 
@@ -200,22 +185,19 @@ static void bare_writable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short event
     ssize_t r = write(fd, rm->bare_buf + rm->bare_done, rm->bare_len - rm->bare_done);
     int rc = 0;
 
-    if (r < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+    if (r < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (r < 0) {
         LOGE(rm->gc, ERROR, "domain %u: cannot write to the backup", rm->domid);
         rm->peer_lost = true;
         rc = ERROR_NOT_READY;
     } else {
         rm->bare_done += (size_t)r;
-        if (rm->bare_done < rm->bare_len)
-            return;
+        if (rm->bare_done < rm->bare_len) return;
     }
     libxl__ev_fd_deregister(rm->loop, &rm->bare_ev);
     rm->bare_len = rm->bare_done = 0;
     /* The helper's writes are plain blocking ones on the same open file. */
-    if (libxl__fd_nonblock(rm->gc, fd, false))
-        rc = rc ? rc : ERROR_FAIL;
+    if (libxl__fd_nonblock(rm->gc, fd, false)) rc = rc ? rc : ERROR_FAIL;
     remus_event(egc, rm, WAIT_WRITTEN, rc);
 }
 
@@ -235,8 +217,7 @@ int remus_stream_flush_bare(libxl__remus *rm)
 {
     int rc = libxl__fd_nonblock(rm->gc, rm->send_fd, true);
 
-    if (rc)
-        return rc;
+    if (rc) return rc;
     return libxl__ev_fd_register(rm->loop, &rm->bare_ev, bare_writable, rm->send_fd, POLLOUT);
 }
 
@@ -244,8 +225,7 @@ void remus_stream_close(libxl__remus *rm)
 {
     libxl__ev_fd_deregister(rm->loop, &rm->relay_ev);
     libxl__ev_fd_deregister(rm->loop, &rm->bare_ev);
-    if (rm->relay_fd >= 0)
-        close(rm->relay_fd);
+    if (rm->relay_fd >= 0) close(rm->relay_fd);
     rm->relay_fd = -1;
     free(rm->relay_buf);
     free(rm->bare_buf);

@@ -15,7 +15,6 @@
 
 #include "libxl_remus.h"
 
-#define EXPORT __attribute__((visibility("default")))
 #define INTERVAL_DEFAULT_MS 200
 #define LIMIT_MS_MIN 200
 #define QMP_LIMIT_MS 30000
@@ -23,7 +22,7 @@
 #define NETBUF_BYTES_MIN (64u << 10)
 #define NETBUF_BYTES_MAX (1u << 30)
 
-EXPORT void libxl_replication_info_init(libxl_replication_info *info)
+LIBXL_REPLICATION_EXPORT void libxl_replication_info_init(libxl_replication_info *info)
 {
     *info = (libxl_replication_info){.limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT,
                                      .netbuf_bytes = LIBXL_REPLICATION_NETBUF_BYTES_DEFAULT};
@@ -31,7 +30,7 @@ EXPORT void libxl_replication_info_init(libxl_replication_info *info)
     info->remus.interval = INTERVAL_DEFAULT_MS;
 }
 
-EXPORT void libxl_replication_info_dispose(libxl_replication_info *info)
+LIBXL_REPLICATION_EXPORT void libxl_replication_info_dispose(libxl_replication_info *info)
 {
     libxl_domain_remus_info_dispose(&info->remus);
 }
@@ -65,12 +64,9 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
     libxl_defbool_setdefault(&in->remus.diskbuf, true);
     libxl_defbool_setdefault(&in->remus.colo, false);
     unsafe = libxl_defbool_val(in->remus.allow_unsafe);
-    if (!in->limit_ms)
-        in->limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT;
-    if (!in->netbuf_bytes)
-        in->netbuf_bytes = LIBXL_REPLICATION_NETBUF_BYTES_DEFAULT;
-    if (in->remus.interval <= 0)
-        in->remus.interval = INTERVAL_DEFAULT_MS;
+    if (!in->limit_ms) in->limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT;
+    if (!in->netbuf_bytes) in->netbuf_bytes = LIBXL_REPLICATION_NETBUF_BYTES_DEFAULT;
+    if (in->remus.interval <= 0) in->remus.interval = INTERVAL_DEFAULT_MS;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (!names[i]) {
             LOG(gc, ERROR, "replication: domain, host and session names must be given");
@@ -92,8 +88,9 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
     }
     if (!unsafe && (!in->acknowledged || !libxl_defbool_val(in->remus.netbuf) ||
                     libxl_defbool_val(in->remus.blackhole))) {
-        LOG(gc, ERROR, "replication: without acknowledgement or net buffer output is not safe; "
-                       "set allow_unsafe to do it all the same");
+        LOG(gc, ERROR,
+            "replication: without acknowledgement or net buffer output is not safe; "
+            "set allow_unsafe to do it all the same");
         return ERROR_INVAL;
     }
     return 0;
@@ -125,8 +122,8 @@ static int look_at_guest(libxl__remus *rm, libxl_ctx *ctx)
         goto out;
     }
     if (info.domain_type == LIBXL_DOMAIN_TYPE_PV) {
-        LOG(rm->gc, ERROR, "domain %u is a PV guest: Debian's hypervisor cannot log its dirty pages",
-            rm->domid);
+        LOG(rm->gc, ERROR,
+            "domain %u is a PV guest: Debian's hypervisor cannot log its dirty pages", rm->domid);
         rc = ERROR_INVAL;
         goto out;
     }
@@ -147,23 +144,19 @@ static void dispose(libxl__remus *rm)
     libxl__channel_dispose(&rm->channel);
     libxl__dom_suspend_dispose(&rm->suspend);
     libxl__qmp_close(rm->qmp);
+    libxl__ev_xswatch_deregister(rm->loop, &rm->nic_watch);
     libxl__save_callout_dispose(&rm->helper);
     libxl__guard_stop(&rm->guard);
     libxl__control_dispose(&rm->control);
-    if (rm->state_fd >= 0)
-        close(rm->state_fd);
-    if (rm->xch)
-        xc_interface_close(rm->xch);
+    if (rm->state_fd >= 0) close(rm->state_fd);
+    if (rm->xch) xc_interface_close(rm->xch);
 }
 
 static int outcome(const libxl__remus *rm, int rc)
 {
-    if (rm->fate == FATE_STAY_STOPPED)
-        return ERROR_LOCK_FAIL;
-    if (rm->guest_ended)
-        return ERROR_DOMAIN_DESTROYED;
-    if (rm->link_was_cause)
-        return ERROR_NOT_READY;
+    if (rm->fate == FATE_STAY_STOPPED) return ERROR_LOCK_FAIL;
+    if (rm->guest_ended) return ERROR_DOMAIN_DESTROYED;
+    if (rm->link_was_cause) return ERROR_NOT_READY;
     return rc == ERROR_ABORTED ? 0 : rc;
 }
 
@@ -175,7 +168,8 @@ static void protection_ended(libxl__egc *egc, libxl__epoch *ep, int rc)
     rc = outcome(rm, rc);
     if (rm->stop_request)
         libxl__control_reply(&rm->control, rm->stop_request,
-                             rc ? "error protection ended with a failure, see its log" : "ok ended");
+                             rc ? "error protection ended with a failure, see its log"
+                                : "ok ended");
     dispose(rm);
     free(rm);
     libxl__ao_complete(egc, ao, rc);
@@ -193,6 +187,7 @@ static void init_all(libxl__remus *rm)
     libxl__ao_abortable_init(&rm->abortable);
     libxl__epoch_init(&rm->epoch);
     libxl__ev_time_init(&rm->timer);
+    libxl__ev_xswatch_init(&rm->nic_watch);
     libxl__channel_init(&rm->channel);
     libxl__dom_suspend_init(&rm->suspend);
     libxl__qmp_cmd_init(&rm->qmp_first);
@@ -212,8 +207,7 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
 {
     int rc = check_info(rm->gc, &rm->info);
 
-    if (rc)
-        return rc;
+    if (rc) return rc;
     rm->xch = xc_interface_open(NULL, NULL, 0);
     rm->state_fd = memfd_create("xentwin-device-state", MFD_CLOEXEC);
     if (!rm->xch || rm->state_fd < 0 || !libxl__loop_xs(rm->loop)) {
@@ -221,8 +215,7 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
         return ERROR_FAIL;
     }
     rc = look_at_guest(rm, ctx);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     if (libxl__fd_cloexec(rm->gc, rm->send_fd, true) ||
         (rm->recv_fd >= 0 && libxl__fd_cloexec(rm->gc, rm->recv_fd, true)))
         return ERROR_FAIL;
@@ -233,8 +226,7 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
     rm->epoch.undo = remus_undo_plan;
     rm->epoch.finished = protection_ended;
     rc = libxl__ao_abortable_register(rm->ao, &rm->abortable, abort_asked);
-    if (!rc)
-        rc = libxl__epoch_start(&rm->epoch);
+    if (!rc) rc = libxl__epoch_start(&rm->epoch);
     return rc;
 }
 
@@ -246,24 +238,22 @@ static void copy_info(libxl__remus *rm, const libxl_replication_info *info)
 
     rm->info = *info;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
-        if (*strings[i])
-            *strings[i] = libxl__strdup(rm->gc, *strings[i]);
+        if (*strings[i]) *strings[i] = libxl__strdup(rm->gc, *strings[i]);
 }
 
-EXPORT int libxl_replication_start(libxl_ctx *ctx, const libxl_replication_info *info,
-                                   uint32_t domid, int send_fd, int recv_fd,
-                                   const libxl_asyncop_how *ao_how)
+LIBXL_REPLICATION_EXPORT int libxl_replication_start(libxl_ctx *ctx,
+                                                     const libxl_replication_info *info,
+                                                     uint32_t domid, int send_fd, int recv_fd,
+                                                     const libxl_asyncop_how *ao_how)
 {
     xentoollog_logger *lg = info->lg ? info->lg : own_logger();
     libxl__ao *ao = libxl__ao_create(ctx, lg, domid, ao_how);
     libxl__remus *rm;
     int rc;
 
-    if (!ao)
-        return ERROR_NOMEM;
+    if (!ao) return ERROR_NOMEM;
     rm = calloc(1, sizeof(*rm));
-    if (!rm)
-        return libxl__ao_create_fail(ao, ERROR_NOMEM);
+    if (!rm) return libxl__ao_create_fail(ao, ERROR_NOMEM);
     /* A peer that goes away must be an error code, not the end of the process. */
     signal(SIGPIPE, SIG_IGN);
     rm->ao = ao;
@@ -283,8 +273,10 @@ EXPORT int libxl_replication_start(libxl_ctx *ctx, const libxl_replication_info 
     return libxl__ao_inprogress(ao);
 }
 
-EXPORT int libxl_domain_remus_start(libxl_ctx *ctx, libxl_domain_remus_info *remus, uint32_t domid,
-                                    int send_fd, int recv_fd, const libxl_asyncop_how *ao_how)
+LIBXL_REPLICATION_EXPORT int libxl_domain_remus_start(libxl_ctx *ctx,
+                                                      libxl_domain_remus_info *remus,
+                                                      uint32_t domid, int send_fd, int recv_fd,
+                                                      const libxl_asyncop_how *ao_how)
 {
     libxl_replication_info info;
     char session[37], self[256] = "";
@@ -313,7 +305,8 @@ out:
     return rc;
 }
 
-EXPORT int libxl_replication_stop(libxl_ctx *ctx, const char *domain_name, int limit_ms)
+LIBXL_REPLICATION_EXPORT int libxl_replication_stop(libxl_ctx *ctx, const char *domain_name,
+                                                    int limit_ms)
 {
     libxl__gc gc;
     char *answer = NULL;
@@ -329,7 +322,7 @@ EXPORT int libxl_replication_stop(libxl_ctx *ctx, const char *domain_name, int l
     return rc;
 }
 
-EXPORT int libxl_replication_abort(uint32_t domid)
+LIBXL_REPLICATION_EXPORT int libxl_replication_abort(uint32_t domid)
 {
     return libxl__ao_abort_domid(domid);
 }

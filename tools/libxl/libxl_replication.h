@@ -25,16 +25,18 @@ typedef enum libxl_link_loss {
 
 /* One checkpoint, as the stats callback gets it. Times in microseconds. */
 typedef struct libxl_checkpoint_stats {
-    uint64_t epoch;         /* the acknowledged checkpoint's number, from 1 */
-    uint64_t pause_us;      /* from the request to suspend taking effect to resumed, as the host sees it */
-    uint64_t suspend_us;    /* part of pause before the guest was stopped: asking it */
-    uint64_t hold_us;       /* from suspend to release: the longest wait of a packet of the next epoch's start */
-    uint64_t ack_us;        /* from the commit being queued to its acknowledgement */
-    uint64_t bytes;         /* stream bytes of this checkpoint */
-    uint64_t pages;         /* 4 KiB pages sent, as counted on the stream */
-    uint64_t device_bytes;  /* device model state */
-    uint64_t unacked;       /* checkpoints sent and not acknowledged, 0 or 1 */
-    uint64_t held_packets;  /* in the net buffer after the release */
+    uint64_t epoch; /* the acknowledged checkpoint's number, from 1 */
+    uint64_t
+        pause_us; /* from the request to suspend taking effect to resumed, as the host sees it */
+    uint64_t suspend_us; /* part of pause before the guest was stopped: asking it */
+    uint64_t
+        hold_us; /* from suspend to release: the longest wait of a packet of the next epoch's start */
+    uint64_t ack_us;       /* from the commit being queued to its acknowledgement */
+    uint64_t bytes;        /* stream bytes of this checkpoint */
+    uint64_t pages;        /* 4 KiB pages sent, as counted on the stream */
+    uint64_t device_bytes; /* device model state */
+    uint64_t unacked;      /* checkpoints sent and not acknowledged, 0 or 1 */
+    uint64_t held_packets; /* in the net buffer after the release */
     uint64_t held_bytes;
     uint64_t dropped_packets; /* since start: the net buffer was full */
 } libxl_checkpoint_stats;
@@ -47,8 +49,8 @@ typedef struct libxl_replication_info {
     const char *arbiter;     /* command, or NULL */
     const char *domain_name; /* for arbiter, control socket and messages */
     const char *self_name, *peer_name;
-    const char *session;     /* a uuid, the same on both sides */
-    uint64_t netbuf_bytes;   /* limit of held output; 0: default */
+    const char *session;      /* a uuid, the same on both sides */
+    uint64_t netbuf_bytes;    /* limit of held output; 0: default */
     uint64_t max_checkpoints; /* end gracefully after that many; 0: none */
     /* After every acknowledged checkpoint, on the operation's thread. May be NULL. */
     void (*checkpoint_done)(void *user, const libxl_checkpoint_stats *stats);

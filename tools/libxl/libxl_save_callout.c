@@ -28,8 +28,7 @@ struct cursor {
 
 static bool get(struct cursor *c, void *out, size_t n)
 {
-    if (c->left < n)
-        return false;
+    if (c->left < n) return false;
     memcpy(out, c->p, n);
     c->p += n;
     c->left -= n;
@@ -40,8 +39,7 @@ static bool get_string(struct cursor *c, const char **s)
 {
     uint32_t n;
 
-    if (!get(c, &n, sizeof(n)) || n == 0 || n > c->left || c->p[n - 1] != 0)
-        return false;
+    if (!get(c, &n, sizeof(n)) || n == 0 || n > c->left || c->p[n - 1] != 0) return false;
     *s = (const char *)c->p;
     c->p += n;
     c->left -= n;
@@ -63,8 +61,7 @@ static void handle_log(libxl__save_callout *co, struct cursor *c)
 
     if (!get(c, &level, 4) || !get(c, &err, 4) || !get_string(c, &context) || !get_string(c, &text))
         return;
-    if (level < XTL_DEBUG || level > XTL_CRITICAL)
-        level = XTL_INFO;
+    if (level < XTL_DEBUG || level > XTL_CRITICAL) level = XTL_INFO;
     libxl__log(libxl__loop_gc(co->loop), level, (int)err, "helper: %s", text);
 }
 
@@ -85,8 +82,7 @@ static void handle_message(libxl__egc *egc, libxl__save_callout *co, const unsig
     uint32_t domid, enable = 0;
     uint16_t what;
 
-    if (!get(&c, &what, sizeof(what)))
-        return;
+    if (!get(&c, &what, sizeof(what))) return;
     switch (what) {
     case HELPER_LOG:
         handle_log(co, &c);
@@ -100,8 +96,7 @@ static void handle_message(libxl__egc *egc, libxl__save_callout *co, const unsig
         libxl__save_callout_reply(co, 0);
         return;
     case HELPER_SWITCH_LOGDIRTY:
-        if (!get(&c, &domid, 4) || !get(&c, &enable, 4))
-            break;
+        if (!get(&c, &domid, 4) || !get(&c, &enable, 4)) break;
         /* fall through */
     case HELPER_SUSPEND:
     case HELPER_POSTCOPY:
@@ -122,8 +117,7 @@ static void messages_readable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short e
     size_t at = 0;
     ssize_t r = read(fd, co->buf + co->used, BUF_SIZE - co->used);
 
-    if (r < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+    if (r < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (r <= 0) { /* its end is reported by the child event */
         libxl__ev_fd_deregister(co->loop, &co->msg_ev);
         return;
@@ -133,8 +127,7 @@ static void messages_readable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short e
         uint16_t len;
 
         memcpy(&len, co->buf + at, 2);
-        if (co->used - at < 2u + len)
-            break;
+        if (co->used - at < 2u + len) break;
         handle_message(egc, co, co->buf + at + 2, len);
         at += 2u + len;
     }
@@ -170,15 +163,17 @@ static void run_helper(libxl__save_callout *co, int in, int out) __attribute__((
 static void run_helper(libxl__save_callout *co, int in, int out)
 {
     char domid[16], cbflags[16], *path = (char *)helper_path();
-    char *argv[] = {path,  (char *)"--save-domain", (char *)"3", (char *)"-1", domid,
-                    (char *)"1", cbflags, (char *)"1", NULL};
+    char *argv[] = {path,        (char *)"--save-domain",
+                    (char *)"3", (char *)"-1",
+                    domid,       (char *)"1",
+                    cbflags,     (char *)"1",
+                    NULL};
     /* Above everything that is about to be overwritten. */
     int stream = fcntl(co->stream_fd, F_DUPFD, 16);
 
     in = fcntl(in, F_DUPFD_CLOEXEC, 17);
     out = fcntl(out, F_DUPFD_CLOEXEC, 17);
-    if (stream < 0 || in < 0 || out < 0 || dup2(stream, 3) < 0)
-        _exit(126);
+    if (stream < 0 || in < 0 || out < 0 || dup2(stream, 3) < 0) _exit(126);
     (void)close_range(4, (unsigned)in - 1, 0);
     (void)close_range((unsigned)out + 1, ~0u, 0);
     snprintf(domid, sizeof(domid), "%u", co->domid);
@@ -208,8 +203,7 @@ int libxl__save_callout_start(libxl__save_callout *co)
         rc = ERROR_FAIL;
         goto out;
     }
-    if (pid == 0)
-        run_helper(co, in[0], out[1]);
+    if (pid == 0) run_helper(co, in[0], out[1]);
     co->reply_fd = in[1];
     co->msg_fd = out[0];
     in[1] = out[0] = -1;
@@ -221,10 +215,8 @@ int libxl__save_callout_start(libxl__save_callout *co)
     rc = 0;
 out:
     for (int i = 0; i < 2; i++) {
-        if (in[i] >= 0)
-            close(in[i]);
-        if (out[i] >= 0)
-            close(out[i]);
+        if (in[i] >= 0) close(in[i]);
+        if (out[i] >= 0) close(out[i]);
     }
     return rc;
 }
@@ -252,8 +244,7 @@ static void grace_over(libxl__egc *egc, libxl__ev_time *ev)
 
 void libxl__save_callout_terminate(libxl__save_callout *co, int grace_ms)
 {
-    if (!libxl__save_callout_inuse(co))
-        return;
+    if (!libxl__save_callout_inuse(co)) return;
     kill(co->child.pid, grace_ms ? SIGTERM : SIGKILL);
     if (grace_ms && !co->kill_timer.registered)
         (void)libxl__ev_time_register_rel(co->loop, &co->kill_timer, grace_over, grace_ms);
@@ -261,10 +252,8 @@ void libxl__save_callout_terminate(libxl__save_callout *co, int grace_ms)
 
 void libxl__save_callout_dispose(libxl__save_callout *co)
 {
-    if (co->msg_fd >= 0)
-        close(co->msg_fd);
-    if (co->reply_fd >= 0)
-        close(co->reply_fd);
+    if (co->msg_fd >= 0) close(co->msg_fd);
+    if (co->reply_fd >= 0) close(co->reply_fd);
     co->msg_fd = co->reply_fd = -1;
     free(co->buf);
     co->buf = NULL;
