@@ -118,6 +118,17 @@ static bool parse_arguments(const struct argument *list, int count, int argc, ch
     return true;
 }
 
+#define CB(msg) (1UL << SAVE_MSG_##msg)
+
+/* The engine calls these without asking whether they are there. */
+static bool check_callbacks(long cbflags, unsigned long needed)
+{
+    if (((unsigned long)cbflags & needed) == needed) return true;
+    fprintf(stderr, "libxl-save-helper: cbflags %#lx lacks callbacks %#lx of this operation\n",
+            (unsigned long)cbflags, needed & ~(unsigned long)cbflags);
+    return false;
+}
+
 static int open_env(struct xc_sr_env *env, struct xc_sr_io *io, uint32_t domid)
 {
     env->lg = libxl__save_msgs_logger();
@@ -274,24 +285,37 @@ static int usage(void)
     return 2;
 }
 
+static int main_save(int argc, char **argv)
+{
+    unsigned long needed = CB(SUSPEND);
+    long v[SAVE_ARGUMENTS];
+
+    if (!parse_arguments(save_arguments, SAVE_ARGUMENTS, argc, argv, v)) return 2;
+    if (v[5] == XC_STREAM_REMUS) needed |= CB(POSTCOPY) | CB(CHECKPOINT);
+    if (!check_callbacks(v[4], needed)) return 2;
+    return save_domain(v) ? 1 : 0;
+}
+
+static int main_restore(int argc, char **argv)
+{
+    unsigned long needed = CB(RESTORE_RESULTS);
+    long v[RESTORE_ARGUMENTS];
+
+    if (!parse_arguments(restore_arguments, RESTORE_ARGUMENTS, argc, argv, v)) return 2;
+    if (v[8] == XC_STREAM_REMUS) needed |= CB(CHECKPOINT);
+    if (!check_callbacks(v[7], needed)) return 2;
+    return restore_domain(v) ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
-    long values[RESTORE_ARGUMENTS];
-
     if (argc < 2) return usage();
     if (setup_signals()) {
         fprintf(stderr, "libxl-save-helper: cannot set up signals: %s\n", strerror(errno));
         return 1;
     }
     libxl__save_msgs_init(PARENT_FD, STDOUT_FILENO);
-    if (!strcmp(argv[1], "--save-domain")) {
-        if (!parse_arguments(save_arguments, SAVE_ARGUMENTS, argc - 2, argv + 2, values)) return 2;
-        return save_domain(values) ? 1 : 0;
-    }
-    if (!strcmp(argv[1], "--restore-domain")) {
-        if (!parse_arguments(restore_arguments, RESTORE_ARGUMENTS, argc - 2, argv + 2, values))
-            return 2;
-        return restore_domain(values) ? 1 : 0;
-    }
+    if (!strcmp(argv[1], "--save-domain")) return main_save(argc - 2, argv + 2);
+    if (!strcmp(argv[1], "--restore-domain")) return main_restore(argc - 2, argv + 2);
     return usage();
 }
