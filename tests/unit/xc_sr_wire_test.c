@@ -86,7 +86,7 @@ static int check(const char *dir, const char *name, const char *mode, const char
     char path[1024];
     int rc;
 
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    snprintf(path, sizeof(path), "%s/corpus/%s", dir, name);
     fake_reset();
     first_error[0] = 0;
     missing_seen = 0;
