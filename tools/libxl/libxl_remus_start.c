@@ -124,13 +124,20 @@ static void control_request(libxl__egc *egc, libxl__control *ctl, unsigned id, c
 static void take_control(libxl__egc *egc, libxl__epoch *ep)
 {
     libxl__remus *rm = remus_of(ep);
+    int rc;
 
     rm->control.loop = rm->loop;
     rm->control.side = "primary";
     rm->control.domain = rm->info.domain_name;
     rm->control.user = rm;
     rm->control.request = control_request;
-    libxl__epoch_next(egc, ep, libxl__control_start(&rm->control));
+    rc = libxl__control_start(&rm->control);
+    if (rc == ERROR_LOCK_FAIL) {
+        LOG(rm->gc, ERROR, "domain %u is being protected already: see xl remus --status %s",
+            rm->domid, rm->info.domain_name);
+        rc = ERROR_INVAL; /* LOCK_FAIL is for a side that may not run */
+    }
+    libxl__epoch_next(egc, ep, rc);
 }
 
 static void set_up_output(libxl__egc *egc, libxl__epoch *ep)

@@ -6,6 +6,8 @@ set -u
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/lab/t/failover.sh
 . "$(dirname "$0")/failover.sh"
+# shellcheck source=tests/lab/t/commit.sh
+. "$(dirname "$0")/commit.sh"
 step() { echo "[$SECONDS s] $*"; }
 
 for type in ${LAB_TYPES:-pvh hvm hvm-nopv}; do
@@ -19,6 +21,7 @@ for type in ${LAB_TYPES:-pvh hvm hvm-nopv}; do
     check "$type: memory: $F_CHECK" grep -q OK <<<"$F_CHECK"
     check "$type: it is the same boot, one copy" test "$F_SAME$F_COPIES" = yes1
     check "$type: nothing is left behind on the backup" nothing_left B
+    check_numbers "$type" "$F_CAPTURE"
     note "$type pause median $(ms "$(percentile pause_us 50 "$F_STATS")") ms"
     on B xl destroy guest
 done

@@ -10,7 +10,7 @@ addr=
 
 guest_on_a() {
     if ! guest_runs A guest; then
-        addr=$(lab guest start A "$TYPE" --name guest --mem 128) || return 1
+        addr=$(lab guest start A "$TYPE" --name guest --mem 96) || return 1
     fi
     guest_answers "$addr"
 }
@@ -60,7 +60,7 @@ REMUS='^xl remus'
 
 fresh_hosts
 if begin "xl killed" ; then kill_a KILL "$REMUS"; stays_on_a; fi
-if begin "helper killed"; then on A 'kill -9 $(pidof libxl-save-helper)'; stays_on_a; fi
+if begin "helper killed"; then on A "kill -9 \$(pidof libxl-save-helper)"; stays_on_a; fi
 if begin "ssh killed"; then kill_a KILL '^ssh .*hostB'; stays_on_a; fi
 if begin "xl, helper and ssh killed at once"; then
     on A "kill -9 \$(pidof libxl-save-helper) \$(pgrep -f '$REMUS|^ssh .*hostB' | grep -vx \$\$)"

@@ -10,7 +10,7 @@ set -u
 # shellcheck source=tests/lab/t/failover.sh
 . "$(dirname "$0")/failover.sh"
 
-SAMPLE_S=${SAMPLE_S:-30}
+SAMPLE_S=${SAMPLE_S:-15}
 
 probe() { # GUEST: milliseconds of each pause, one per line
     on A "/tmp/pauseprobe \$(xl domid $1) $SAMPLE_S" 2>/dev/null
@@ -35,6 +35,6 @@ for type in ${LAB_TYPES:-pvh hvm hvm-nopv}; do
     note "$type: pause, median of $(wc -l <"$LOGS/pause-$type-ours") and $(wc -l <"$LOGS/pause-$type-stock"): ours $ours ms, stock $stock ms, ratio $(awk -v a="$ours" -v b="$stock" 'BEGIN {printf "%.2f", b ? a / b : 0}')"
     check "$type: both were measured, ours is not longer" \
         awk -v a="$ours" -v b="$stock" 'BEGIN {exit !(a > 0 && b > 0 && a <= b)}'
-    on A 'for p in $(pgrep -f "xl remus"); do kill -9 $p; done; xl destroy guest'
-    on B 'for g in $(xl list | awk "NR > 2 {print \$1}"); do xl destroy $g; done'
+    on A "kill -9 \$(pgrep -f '[x]l remus'); xl destroy guest"
+    on B "xl destroy guest; xl destroy guest--incoming"
 done

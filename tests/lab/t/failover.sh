@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-only
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the F_ variables are read by whoever sources this
 # The main job once: a guest on A under write load, protected to B, A loses power, the guest goes on at B.
 # Used by the demo and by the failover tests. Source lib.sh first.
 
@@ -16,9 +16,9 @@ now_ns() { awk '{printf "%.0f", $1 * 1e9}' /proc/uptime; }
 # failover_run TYPE GUEST: sets the F_ variables; returns 1 with a message when it cannot even be tried.
 failover_run() {
     local type=$1 guest=$2 load_pid kill_ns
-    F_ACKED=0 F_LOST=1 F_SECONDS=- F_DETECT=- F_CHECK= F_COPIES=0 F_CHECKPOINTS=0
-    F_STATS=$LOGS/failover-$type.json F_LOG=$LOGS/failover-$type.acks
-    rm -f "$F_LOG" "$F_STATS"
+    F_ACKED=0 F_LOST=1 F_SECONDS=- F_DETECT=- F_CHECK='' F_COPIES=0 F_CHECKPOINTS=0
+    F_STATS=$LOGS/failover-$type.json F_LOG=$LOGS/failover-$type.acks F_CAPTURE=$LOGS/failover-$type.cap
+    rm -f "$F_LOG" "$F_STATS" "$F_CAPTURE".*
     step "start a $type guest on host A"
     lab guest start A "$type" --name "$guest" --mem 128 || return 1
     F_ADDR=$(lab guest ip "$guest") || return 1
@@ -28,6 +28,8 @@ failover_run() {
     step "protect it: xl remus --on-link-loss=backup --arbiter '$WITNESS_ARBITER' $guest hostB"
     protect A "$guest" -i 200 --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
     wait_protected A "$guest" 2 || return 1
+    lab capture start "$F_CAPTURE" >/dev/null
+    kv cmd "$F_ADDR" 'CHATTER 50' >/dev/null
     step "write keys from a client on the public LAN"
     "$LAB_CMD" kv load "$F_ADDR" --log "$F_LOG" --rate 50 --seconds 240 >"$LOGS/load-$type.log" 2>&1 </dev/null &
     load_pid=$!
@@ -46,6 +48,7 @@ failover_run() {
         return 1
     fi
     sleep 5
+    lab capture stop "$F_CAPTURE"
     kill -TERM "$load_pid" 2>/dev/null
     wait "$load_pid" 2>/dev/null
     F_SECONDS=$(seconds_between "$kill_ns" "$(first_ack_after "$F_LOG" "$kill_ns")")

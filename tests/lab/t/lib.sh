@@ -62,8 +62,8 @@ remus_log() { on "$1" "cat /var/log/remus-$2.log" 2>/dev/null; }
 remus_ended() { on "$1" "grep -q '^exit ' /var/log/remus-$2.log"; }
 # wait_protected HOST GUEST N: at least N acknowledged checkpoints, or the log is shown.
 wait_protected() {
-    wait_for 180 has_checkpoints "$1" "$2" "$3" && return 0
-    echo "no $3 checkpoints after 180 s; xl remus said:"
+    wait_for 300 has_checkpoints "$1" "$2" "$3" && return 0
+    echo "no $3 checkpoints after 300 s; xl remus said:"
     remus_log "$1" "$2" | tail -n 20
     return 1
 }
