@@ -75,14 +75,13 @@ leftovers() {
         xl list | grep -- "--incoming"; ls /run/xentwin 2>/dev/null | grep sock; ls /dev/shm /tmp 2>/dev/null | grep -i xentwin'
 }
 nothing_left() {
-    local rest
-    rest=$(leftovers "$1")
-    [ -z "$rest" ] && return 0
-    sleep 3
-    rest=$(leftovers "$1")
-    [ -z "$rest" ] && return 0
+    # The guard looks for a late suspend for some seconds before it goes.
+    for _ in 1 2 3 4 5; do
+        [ -n "$(leftovers "$1")" ] || return 0
+        sleep 3
+    done
     echo "left behind on $1:"
-    echo "$rest"
+    leftovers "$1"
     return 1
 }
 
