@@ -160,7 +160,7 @@ static int suspend_guest(struct xc_sr_save *s)
 /* Dirty pages again and again, until few are left or it makes no sense to go on. */
 static int copy_live(struct xc_sr_save *s)
 {
-    uint64_t dirty = s->pfns, total;
+    uint64_t dirty, total;
     char what[64];
     unsigned int round;
 
@@ -168,6 +168,7 @@ static int copy_live(struct xc_sr_save *s)
     /* From here on writes to pages that came before are logged, too. */
     if (xc_sr_log_clean(s, false, NULL)) return -1;
     xc_sr_dirty_set_all(&s->dirty);
+    dirty = total; /* of all pfns only these have a page */
     for (round = 0;; round++) {
         snprintf(what, sizeof(what), "Frames iteration %u of %u", round, ROUND_LIMIT);
         if (xc_sr_write_set(s, &s->dirty, what, dirty)) return -1;

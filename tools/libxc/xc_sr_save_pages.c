@@ -10,6 +10,7 @@
 struct xc_sr_batch {
     unsigned int count; /* entries */
     unsigned int pages; /* entries with data */
+    uint64_t written;   /* pages with data of the set under way */
     uint64_t entries[XC_SR_BATCH];
     const void *data[XC_SR_BATCH];
     struct iovec iov[XC_SR_BATCH + 3];
@@ -81,6 +82,7 @@ static int sink_to_stream(struct xc_sr_save *s, uint64_t pfn, uint32_t type, con
     struct xc_sr_batch *b = s->batch;
 
     if (page) b->data[b->pages++] = page;
+    if (page) b->written++;
     b->entries[b->count++] = (uint64_t)type << SR_PFN_TYPE_SHIFT | pfn;
     return b->count == XC_SR_BATCH ? flush(s) : 0;
 }
@@ -155,8 +157,9 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
                     uint64_t total)
 {
     xen_pfn_t pfns[XC_SR_BATCH];
-    uint64_t pfn = xc_sr_dirty_next(set, 0), done = 0;
+    uint64_t pfn = xc_sr_dirty_next(set, 0);
 
+    s->batch->written = 0;
     xtl_progress(s->env.lg, "xc", what, 0, total);
     while (pfn != XC_SR_PFN_NONE) {
         unsigned int n = 0;
@@ -165,8 +168,8 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
             pfns[n++] = pfn;
         if (xc_sr_save_check_stop(s)) return -1;
         if (take_pages(s, pfns, n, sink_to_stream)) return -1;
-        done += n;
-        if (done < total) xtl_progress(s->env.lg, "xc", what, done, total);
+        if (s->batch->written < total)
+            xtl_progress(s->env.lg, "xc", what, s->batch->written, total);
     }
     xtl_progress(s->env.lg, "xc", what, total, total);
     return flush(s);

@@ -61,9 +61,10 @@ static int setup_signals(void)
     if (sigaction(SIGPIPE, &sa, NULL)) return -1;
     sa.sa_handler = on_sigterm;
     if (sigaction(SIGTERM, &sa, NULL)) return -1;
-    /* A terminal's Ctrl-C reaches the whole group: the parent decides and tells us. */
+    /* A terminal's Ctrl-C, Ctrl-\ or end reaches the whole group: the parent decides and tells us. */
     sa.sa_handler = SIG_IGN;
-    return sigaction(SIGINT, &sa, NULL);
+    if (sigaction(SIGINT, &sa, NULL) || sigaction(SIGQUIT, &sa, NULL)) return -1;
+    return sigaction(SIGHUP, &sa, NULL);
 }
 
 /* One number of the command line; says on stderr what is wrong with it. */
