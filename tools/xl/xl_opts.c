@@ -63,7 +63,8 @@ int xl_getopt(const char *command, int argc, char **argv, const char *shorts,
 {
     int opt = getopt_long(argc, argv, shorts, longs, NULL);
     const char *word = optind > 0 && optind <= argc ? argv[optind - 1] : "";
-    bool is_short = optopt > 0 && optopt < XL_OPT_LONG && strncmp(word, "--", 2);
+    bool is_long = word[0] == '-' && word[1] == '-';
+    bool is_short = optopt > 0 && optopt < XL_OPT_LONG && !is_long;
 
     switch (opt) {
     case '?':
