@@ -28,13 +28,14 @@ lab: all
 	@tests/lab/lab up && tests/lab/lab push
 
 demo:
+	@[ "$$(id -u)" = 0 ] || { echo "demo: packages, namespaces and QEMU need root: run 'sudo make demo'" >&2; exit 1; }
 	@scripts/install-deps build lab
 	@$(MAKE) all
 	@tests/lab/demo
 
 bench: all
 	@scripts/install-deps lab
-	@tests/lab/bench
+	@LAB=bench tests/lab/run-check-lab pause
 
 fuzz:
 	@scripts/install-deps fuzz
