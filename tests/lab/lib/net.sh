@@ -144,7 +144,8 @@ capture_start() {
     state=$(capture_state "$file")
     [ ! -e "$state.A.pid" ] || die "a capture into '$file' is running already"
     for host in A B; do
-        ip netns exec "$SW" tcpdump -i "pub$host" -n -s 0 -U --immediate-mode -Z root \
+        # Only what the host sends: a frame for it may carry the same guest's address.
+        ip netns exec "$SW" tcpdump -i "pub$host" -Q in -n -s 0 -U --immediate-mode -Z root \
             --time-stamp-precision=nano -w "$file.$host" ${filter:+"$filter"} \
             </dev/null >/dev/null 2>"$state.$host.log" 9>&- &
         pid=$!
