@@ -164,8 +164,9 @@ static void settle_guest(libxl__egc *egc, libxl__epoch *ep)
 
         remus_message(rm,
                       "domain %u is paused and its output held, since the backup may run it; "
-                      "once it certainly does not: xl remus --recover %s",
-                      rm->domid, rm->info.domain_name);
+                      "if it runs there: xl remus --discard %s; if it certainly does not: "
+                      "xl remus --recover %s",
+                      rm->domid, rm->info.domain_name, rm->info.domain_name);
         libxl__epoch_next(egc, ep, rc);
     }
 }

@@ -36,7 +36,8 @@ static const char remus_help[] =
     "  --stop DOMAIN          end the protection; the guest runs on here, no twin is started\n"
     "  --status [DOMAIN]      what is protected or received here\n"
     "  --promote DOMAIN       on the backup, link lost: start the twin\n"
-    "  --discard DOMAIN       on the backup, link lost: drop the twin\n"
+    "  --discard DOMAIN       link lost: drop the twin (backup), or the copy that was\n"
+    "                         stopped here because its twin runs (primary)\n"
     "  --recover DOMAIN       let a guest that was left stopped or held go on here\n"
     "\n"
     "Exit status: 0 ended on purpose, 1 failed or HOST lost, 2 bad usage. See xl-remus(1).\n";

@@ -284,9 +284,9 @@ static int say_end(struct protection *p, int rc)
     case ERROR_LOCK_FAIL:
         return xl_fail(
             "remus",
-            "%s is lost and may run '%s': it is paused here and its output held; once it "
-            "certainly does not run there: 'xl remus --recover %s'",
-            host, name, name);
+            "%s is lost and may run '%s': it is paused here and its output held; if it runs "
+            "there: 'xl remus --discard %s'; if it certainly does not: 'xl remus --recover %s'",
+            host, name, name, name);
     default:
         return xl_fail("remus", "protection failed (error %d); '%s' runs on here, unprotected", rc,
                        name);

@@ -149,6 +149,46 @@ out:
     return rc;
 }
 
+/* The stopped copy of a guest that runs elsewhere now: what it still wanted to send must never leave. */
+static int discard_stopped(libxl__gc *gc, const char *domain)
+{
+    struct xl_guest g;
+    char ifb[16];
+    int rc;
+
+    xl_guest_init(&g);
+    rc = xl_guest_open(&g, "remus", domain, gc->lg);
+    if (!rc) rc = xl_guest_refuse_protected(&g, "remus");
+    if (rc) goto out;
+    if (!libxl__recover_is_stopped(gc, g.domid)) {
+        rc = xl_fail("remus",
+                     "'%s' is neither a twin nor a copy that a lost link stopped: nothing is "
+                     "touched; to end a guest use xl destroy",
+                     domain);
+        goto out;
+    }
+    libxl__netbuffer_ifname(g.domid, ifb);
+    if (libxl__netbuffer_discard(gc, ifb) || libxl_domain_destroy(g.ctx, g.domid, NULL) ||
+        libxl__netbuffer_remove(gc, ifb))
+        rc = xl_fail("remus", "the stopped copy of '%s' could not be removed completely, see above",
+                     g.name);
+    else
+        printf("%s: the stopped copy is removed, what it held was not sent\n", g.name);
+out:
+    xl_guest_dispose(&g);
+    return rc;
+}
+
+static int discard(libxl__gc *gc, const char *domain)
+{
+    char *answer = NULL;
+
+    if (libxl__control_call(gc, "backup", domain, "status", ACTION_LIMIT_MS, &answer) ==
+        ERROR_NOTFOUND)
+        return discard_stopped(gc, domain);
+    return ask(gc, "backup", domain, "discard", "the twin is dropped");
+}
+
 static int run(libxl__gc *gc, const struct remus_opts *o)
 {
     if (o->domain && o->action != REMUS_RECOVER && !xl_name_valid(o->domain))
@@ -159,7 +199,7 @@ static int run(libxl__gc *gc, const struct remus_opts *o)
     case REMUS_PROMOTE:
         return ask(gc, "backup", o->domain, "promote", "the twin runs here");
     case REMUS_DISCARD:
-        return ask(gc, "backup", o->domain, "discard", "the twin is dropped");
+        return discard(gc, o->domain);
     case REMUS_RECOVER:
         return recover(gc, o->domain);
     case REMUS_STATUS:

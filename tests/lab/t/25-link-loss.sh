@@ -47,9 +47,8 @@ moves_to_b() { # the rule is `backup`: B runs it, A is paused behind a closed pl
     check "$name: it runs on B" wait_for 90 guest_runs B guest
     check "$name: the guest answers" wait_for 60 guest_answers "$addr"
     check "$name: A does not run it" bash -c "[[ '$(guest_state A guest)' == *p* || -z '$(guest_state A guest)' ]]"
-    on A "xl destroy guest" >/dev/null 2>&1
-    on A "xl remus --recover guest" >/dev/null 2>&1
-    check "$name: nothing is left on A after xl destroy and --recover" nothing_left A
+    check "$name: xl remus --discard removes the stopped copy" on A "xl remus --discard guest"
+    check "$name: nothing is left on A" nothing_left A
     check "$name: nothing is left on B" nothing_left B
     on B "xl destroy guest"
 }
