@@ -333,7 +333,7 @@ cmd_push() {
     fi
     for host in A B; do
         host_pid $host >/dev/null || continue
-        on_host $host 'tar -C /share/stage -cf - . | tar -C / -xf - --no-same-owner --keep-directory-symlink && ldconfig' \
+        on_host $host 'tar -C /share/stage -cf - . | tar -C / -xmf - --no-same-owner --keep-directory-symlink && ldconfig' \
             </dev/null &
         pids+=($!)
     done
