@@ -132,6 +132,7 @@ static int take_page(struct xc_sr_save *s, uint64_t pfn, uint32_t type, sink_fn 
         return -1;
     }
     xc_sr_dirty_set(&s->sent, pfn);
+    if (!s->suspended) xc_sr_dirty_clear(&s->suspect, pfn);
     return sink(s, pfn, SR_PAGE_NORMAL, page);
 }
 
