@@ -11,7 +11,7 @@
 #define ROUND_DIRTY_PAGES 50
 #define ROUND_LIMIT 5U
 
-#define MAP_LIMIT_PAGES (16ULL << 18) /* 16 GiB of guest: 32 MiB of page tables */
+#define MAP_LIMIT_PAGES (64ULL << 18) /* 64 GiB of guest: 32768 mappings, 128 MiB of page tables */
 #define ARENA_START_PAGES 4096
 #define ARENA_SLACK_PAGES 16384 /* pages that count for no memory limit: rings, ROMs, video */
 

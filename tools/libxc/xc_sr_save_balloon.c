@@ -17,6 +17,9 @@
  * Mappings are dropped only while the guest is suspended: in between, the number must tell of the
  * guest's doings alone. During the live rounds pages are pinned one after the other, so a move of
  * the number then makes the first pause compare everything.
+ *
+ * Limit: of a guest larger than map_limit_pages not all pages are pinned at a time. Should it give
+ * back and take again the very same pfn between two checkpoints, that may go unnoticed.
  */
 #include "xc_sr_record.h"
 #include "xc_sr_save.h"
