@@ -63,7 +63,8 @@ static void t_stats_is_one_json_object(void **state)
     assert_string_equal(
         json, "{\"epoch\":123,\"pause_us\":12345,\"suspend_us\":1000,\"hold_us\":210400,"
               "\"ack_us\":90000,\"bytes\":2300000,\"pages\":570,\"device_bytes\":0,\"unacked\":0,"
-              "\"held_packets\":3,\"held_bytes\":4000,\"dropped_packets\":0}");
+              "\"held_packets\":3,\"held_bytes\":4000,\"dropped_packets\":0,"
+              "\"released_us\":0}");
     memset(&most, 0xff, sizeof(most));
     xl_stats_format(json, sizeof(json), &most);
     assert_int_equal(json[strlen(json) - 1], '}');

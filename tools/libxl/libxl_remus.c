@@ -76,6 +76,14 @@ uint64_t remus_now_us(void)
     return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
+static uint64_t wall_clock_us(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
 void remus_wait_for(libxl__remus *rm, enum remus_wait what)
 {
     rm->wait = what;
@@ -308,6 +316,7 @@ static void look_at_lease(libxl__egc *egc, libxl__ev_time *ev)
         rc = libxl__ev_time_register_rel(rm->loop, &rm->timer, look_at_lease, LEASE_POLL_MS);
         if (!rc) return; /* a lost peer interrupts this wait */
     }
+    rm->stats.released_us = wall_clock_us();
     if (!rc && rm->netbuf) rc = libxl__netbuffer_release(rm->gc, rm->netbuf);
     if (!rc) report(rm);
     remus_event(egc, rm, WAIT_LEASE, rc);

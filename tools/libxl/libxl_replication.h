@@ -39,6 +39,7 @@ typedef struct libxl_checkpoint_stats {
     uint64_t held_packets; /* in the net buffer after the release */
     uint64_t held_bytes;
     uint64_t dropped_packets; /* since start: the net buffer was full */
+    uint64_t released_us;     /* when its output was let go: CLOCK_REALTIME, us since 1970 */
 } libxl_checkpoint_stats;
 
 typedef struct libxl_replication_info {

@@ -63,10 +63,10 @@ void xl_stats_format(char *out, size_t size, const libxl_checkpoint_stats *stats
              ",\"hold_us\":%" PRIu64 ",\"ack_us\":%" PRIu64 ",\"bytes\":%" PRIu64
              ",\"pages\":%" PRIu64 ",\"device_bytes\":%" PRIu64 ",\"unacked\":%" PRIu64
              ",\"held_packets\":%" PRIu64 ",\"held_bytes\":%" PRIu64 ",\"dropped_packets\":%" PRIu64
-             "}",
+             ",\"released_us\":%" PRIu64 "}",
              stats->epoch, stats->pause_us, stats->suspend_us, stats->hold_us, stats->ack_us,
              stats->bytes, stats->pages, stats->device_bytes, stats->unacked, stats->held_packets,
-             stats->held_bytes, stats->dropped_packets);
+             stats->held_bytes, stats->dropped_packets, stats->released_us);
 }
 
 /* Takes the progress line off the terminal. Called with the lock held, as are all below until

@@ -27,12 +27,8 @@ strays() { # CAPTURE ACKS OFFSET
             END {print seen + 0, stray + 0}' "$3" -
 }
 
-clock_offset() { # the build machine's clock minus host A's, seconds; half a round trip of error
-    local before there after
-    before=$(date +%s.%N)
-    there=$(on A date +%s.%N)
-    after=$(date +%s.%N)
-    awk -v a="$before" -v t="$there" -v b="$after" 'BEGIN {printf "%.6f", (a + b) / 2 - t}'
+clock_offset() { # the build machine's clock minus host A's, seconds
+    lab clock A | awk '{printf "%.6f", $2 / 1e9}'
 }
 
 run_type() {
@@ -46,7 +42,8 @@ run_type() {
     kv cmd "$addr" 'CHATTER 20' >/dev/null
     sleep 15
     offset=$(clock_offset)
-    on A "sed -n 's/.*\"time\": *\([0-9.]*\).*/\1/p' /var/log/remus-guest.json" >"$cap.times"
+    on A "sed -n 's/.*\"released_us\":\([0-9]*\).*/\1/p' /var/log/remus-guest.json" |
+        awk '{printf "%.6f\n", $1 / 1e6}' >"$cap.times"
     lab kill A
     wait_for 120 guest_answers "$addr" || { not_ok "$type: failover"; lab capture stop "$cap"; return; }
     sleep 3
