@@ -45,7 +45,7 @@ echo "== Ctrl-C in a migration"
 on B "setsid sh -c 'xl migrate guest hostA >/tmp/migrate.log 2>&1; echo exit \$? >>/tmp/migrate.log' </dev/null >/dev/null 2>&1 &"
 wait_for 60 on A "xl list | grep -q incoming"
 sleep 3
-on B "kill -INT \$(pgrep -x xl | head -n 1)"
+on B "kill -INT \$(pgrep -f '^xl migrate guest' | head -n 1)"
 wait_for 60 on B "grep -q '^exit' /tmp/migrate.log"
 check "xl migrate, Ctrl-C: the guest runs on" same_guest
 check "xl migrate, Ctrl-C: no copy on the other host" wait_for 30 only_on B
