@@ -42,7 +42,7 @@ check "xl restore" on B "xl restore /var/tmp/guest.save && rm -f /var/tmp/guest.
 check "saved and restored: the same guest" same_guest
 
 echo "== Ctrl-C in a migration"
-on B "setsid sh -c 'xl migrate guest hostA >/tmp/migrate.log 2>&1; echo exit \$? >>/tmp/migrate.log' </dev/null >/dev/null 2>&1 &"
+on B "env --default-signal=INT,QUIT setsid sh -c 'xl migrate guest hostA >/tmp/migrate.log 2>&1; echo exit \$? >>/tmp/migrate.log' </dev/null >/dev/null 2>&1 &"
 wait_for 60 on A "xl list | grep -q incoming"
 sleep 3
 on B "kill -INT \$(pgrep -f '^xl migrate guest' | head -n 1)"

@@ -54,7 +54,8 @@ protect() {
         printf '%q ' "$@" "$guest" "host$(other "$host")"
         printf '>%s.log 2>&1\necho "exit $?" >>%s.log\n' "$log" "$log"
     } | "$LAB_CMD" exec "$host" "rm -f $log.log $log.json; cat >/tmp/protect.sh"
-    on "$host" "setsid bash /tmp/protect.sh </dev/null >/dev/null 2>&1 &"
+    # A shell starts what it puts in the background deaf to Ctrl-C.
+    on "$host" "env --default-signal=INT,QUIT setsid bash /tmp/protect.sh </dev/null >/dev/null 2>&1 &"
 }
 checkpoints() { on "$1" "wc -l </var/log/remus-$2.json" 2>/dev/null || echo 0; }
 has_checkpoints() { [ "$(checkpoints "$1" "$2")" -ge "$3" ]; }
