@@ -127,6 +127,8 @@ static void plug_output(libxl__egc *egc, libxl__epoch *ep)
 
     /* The guest is suspended here: everything it has sent so far belongs to this epoch. */
     rm->suspended_us = remus_now_us();
+    if (!rm->told_unwatched && rm->info.unwatched) rm->info.unwatched(rm->info.user);
+    rm->told_unwatched = true;
     libxl__epoch_next(egc, ep, rm->netbuf ? libxl__netbuffer_plug(rm->gc, rm->netbuf) : 0);
 }
 

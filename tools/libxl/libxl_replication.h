@@ -59,6 +59,11 @@ typedef struct libxl_replication_info {
     void (*message)(void *user, const char *line);
     /* During the first copy: pages done of total, a few times a second. May be NULL. */
     void (*copying)(void *user, uint64_t done, uint64_t total);
+    /*
+     * Once, when the guest is suspended for the first time: the stock xl that looked after its end
+     * (poweroff, reboot) takes that for a migration and leaves. May be NULL.
+     */
+    void (*unwatched)(void *user);
     void *user;
     xentoollog_logger *lg; /* borrowed; NULL: warnings and errors to stderr */
 } libxl_replication_info;

@@ -19,6 +19,7 @@
 
 #include "xl.h"
 #include "xl_guest.h"
+#include "xl_monitor.h"
 #include "xl_opts.h"
 #include "xl_progress.h"
 #include "xl_remote.h"
@@ -32,6 +33,7 @@ struct protection {
     char *config; /* JSON, malloced */
     char session[37];
     bool acknowledged;
+    bool unwatched; /* nobody looks after the guest's end any more */
     int null_fd;
 };
 
@@ -65,6 +67,13 @@ static void catch_signals(void)
     /* Ctrl-Z would stop the heartbeats, and the backup would take over. */
     signal(SIGTSTP, SIG_IGN);
     signal(SIGTTOU, SIG_IGN);
+}
+
+static void on_unwatched(void *user)
+{
+    struct protection *p = user;
+
+    p->unwatched = true;
 }
 
 static void on_message(void *user, const char *line)
@@ -235,6 +244,7 @@ static void fill_info(struct protection *p, libxl_replication_info *info)
     info->checkpoint_done = on_checkpoint;
     info->message = on_message;
     info->copying = on_copying;
+    info->unwatched = on_unwatched;
     info->user = p;
     info->lg = &p->progress.logger;
 }
@@ -266,6 +276,8 @@ static int say_end(struct protection *p, int rc)
     const char *name = p->guest.name, *host = p->o.host ? p->o.host : "/dev/null";
 
     xl_progress_end(&p->progress);
+    /* A copy that has to stay stopped is for the administrator to end. */
+    if (p->unwatched && rc != ERROR_LOCK_FAIL) xl_monitor_start(p->guest.domid, name);
     switch (rc) {
     case 0:
         if (p->acknowledged || p->o.blackhole)
