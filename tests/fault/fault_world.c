@@ -25,11 +25,11 @@ static libxl__save_callout *helper;
 static libxl__channel *channel;
 static libxl__dom_suspend *suspend;
 static libxl__ao_abortable *abortable;
-static bool hello_due, stopped_due, peer_silent, abort_due;
+static bool hello_due, stopped_due, peer_silent;
 static uint64_t ack_due;
 static int
     helper_step; /* what it asks next: 0 logdirty, 1 suspend, 2 postcopy, 3 checkpoint, 4 gone */
-static bool helper_alive, helper_waits, suspend_due, terminated, logdirty;
+static bool helper_alive, helper_waits, suspend_due, terminated;
 static libxl__qmp_cmd *qmp_due;
 static libxl__arbiter *arbiter_due;
 
@@ -394,6 +394,10 @@ int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const v
     }
     return 0;
 }
+int libxl__channel_commit(libxl__channel *ch, uint64_t n, uint64_t bytes, uint64_t xxh3)
+{
+    return libxl__channel_send(ch, CHANNEL_COMMIT, n, NULL, 0);
+}
 size_t libxl__channel_data_room(libxl__channel *ch)
 {
     return 65536;
@@ -499,8 +503,8 @@ void world_start(const struct world_setup *setup)
     helper = NULL;
     channel = NULL;
     suspend = NULL;
-    hello_due = stopped_due = peer_silent = abort_due = false;
-    helper_alive = helper_waits = suspend_due = terminated = logdirty = false;
+    hello_due = stopped_due = peer_silent = false;
+    helper_alive = helper_waits = suspend_due = terminated = false;
     ack_due = 0;
     qmp_due = NULL;
     arbiter_due = NULL;

@@ -173,10 +173,10 @@ int remus_stream_record(libxl__remus *rm, uint32_t type, const void *head, size_
 
 int remus_stream_commit(libxl__remus *rm)
 {
-    uint64_t body[2] = {rm->stream_bytes, XXH3_64bits_digest(rm->hash)};
+    uint64_t hash = XXH3_64bits_digest(rm->hash);
 
     XXH3_64bits_reset(rm->hash);
-    return libxl__channel_send(&rm->channel, CHANNEL_COMMIT, rm->checkpoint, body, sizeof(body));
+    return libxl__channel_commit(&rm->channel, rm->checkpoint, rm->stream_bytes, hash);
 }
 
 static void bare_writable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events, short revents)
