@@ -28,7 +28,9 @@ begin() { # NAME [options]: a guest on A, protected. LAB_CASES: a pattern of the
     wait_protected A guest 2 || { not_ok "$name: cannot be protected"; return 1; }
 }
 
-twin_gone() {
+# A twin may be discarded once it has noticed that the link is gone, not before: asked again until it may.
+twin_discarded() {
+    on B "xl remus --discard guest" >/dev/null 2>&1
     ! on B "xl list | grep -q guest" && nothing_left B
 }
 
@@ -38,8 +40,7 @@ stays_on_a() { # the rule is `primary`: A goes on, B does not run it
     check "$name: it runs on A" guest_runs A guest
     check "$name: nothing is left on A" nothing_left A
     if lab status | grep -q 'B.*running'; then
-        on B "xl remus --discard guest" >/dev/null 2>&1
-        check "$name: B has no copy" wait_for 30 twin_gone
+        check "$name: B has no copy" wait_for 60 twin_discarded
     fi
 }
 remus_ended_or_dead() { ! on A "pidof -s libxl-save-helper"; }

@@ -61,10 +61,11 @@ checkpoints() { on "$1" "wc -l </var/log/remus-$2.json" 2>/dev/null || echo 0; }
 has_checkpoints() { [ "$(checkpoints "$1" "$2")" -ge "$3" ]; }
 remus_log() { on "$1" "cat /var/log/remus-$2.log" 2>/dev/null; }
 remus_ended() { on "$1" "grep -q '^exit ' /var/log/remus-$2.log"; }
+checkpoints_or_end() { has_checkpoints "$@" || remus_ended "$1" "$2"; }
 # wait_protected HOST GUEST N: at least N acknowledged checkpoints, or the log is shown.
 wait_protected() {
-    wait_for 300 has_checkpoints "$1" "$2" "$3" && return 0
-    echo "no $3 checkpoints after 300 s; xl remus said:"
+    wait_for 300 checkpoints_or_end "$1" "$2" "$3" && has_checkpoints "$1" "$2" "$3" && return 0
+    echo "no $3 checkpoints; xl remus said:"
     remus_log "$1" "$2" | tail -n 20
     return 1
 }
