@@ -44,8 +44,7 @@ static void t_twin_stop_removes_half_built_domain(void **state)
 
     protect(f, 1);
     write_file(f, "domains", UUID "  7    guest--incoming      \n");
-    libxl__channel_send(&f->p, CHANNEL_STOP, 2, "", 0);
-    RUN_UNTIL(f, f->finished);
+    stop_and_finish(f);
     assert_int_equal(f->outcome, TWIN_STOPPED);
     assert_true(noted(f, "destroy 7"));
 }
@@ -58,8 +57,7 @@ static void t_twin_stop_leaves_other_domains_alone(void **state)
     write_file(f, "domains",
                OTHER_UUID "  7    guest--incoming      \n" UUID "  8    guest2--incoming \n" UUID
                           "  9    guest--incoming2\n" UUID "  10    other\ngarbage\n\n");
-    libxl__channel_send(&f->p, CHANNEL_STOP, 2, "", 0);
-    RUN_UNTIL(f, f->finished);
+    stop_and_finish(f);
     assert_int_equal(f->outcome, TWIN_STOPPED);
     assert_false(noted(f, "destroy"));
 }
@@ -71,8 +69,7 @@ static void t_twin_domain_that_stays_is_told(void **state)
     protect(f, 1);
     setenv("FAKE_XL_MODE", "immortal", 1);
     write_file(f, "domains", UUID "  7    guest--incoming      \n");
-    libxl__channel_send(&f->p, CHANNEL_STOP, 2, "", 0);
-    RUN_UNTIL(f, f->finished);
+    stop_and_finish(f);
     RUN_UNTIL(f, f->errored);
     assert_int_equal(f->outcome, TWIN_FAILED);
     assert_false(f->stopped);
@@ -98,10 +95,7 @@ static void t_twin_arbiter_refuses_drops(void **state)
 
     f->twin.c.command = "false";
     protect(f, 1);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_int_equal(f->outcome, TWIN_REFUSED);
     assert_true(noted(f, "dropped"));
     assert_false(noted(f, "running"));
@@ -113,10 +107,7 @@ static void t_twin_arbiter_grants_promotes(void **state)
 
     f->twin.c.command = "sh -c 'test \"$0 $1 $2 $3 $4\" = \"guest hostB hostA 2 backup\"'";
     protect(f, 2);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_int_equal(f->outcome, TWIN_PROMOTED);
     assert_child_got(f, 2);
 }
@@ -127,10 +118,7 @@ static void t_twin_rule_primary_without_control_refuses(void **state)
 
     f->twin.c.rule = LINK_LOSS_PRIMARY;
     protect(f, 1);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_int_equal(f->outcome, TWIN_REFUSED);
 }
 
@@ -283,8 +271,7 @@ static void t_twin_left_over_of_another_time_is_removed_first(void **state)
     write_file(f, "domains", UUID "  7    guest--incoming      \n");
     protect(f, 1);
     assert_true(noted(f, "destroy 7"));
-    libxl__channel_send(&f->p, CHANNEL_STOP, 2, "", 0);
-    RUN_UNTIL(f, f->finished);
+    stop_and_finish(f);
 }
 
 static void t_twin_guest_that_cannot_start_is_told(void **state)
@@ -293,10 +280,7 @@ static void t_twin_guest_that_cannot_start_is_told(void **state)
 
     setenv("FAKE_XL_MODE", "result", 1);
     protect(f, 1);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_int_equal(f->outcome, TWIN_FAILED);
     assert_non_null(strstr(f->told, "error -3"));
 }

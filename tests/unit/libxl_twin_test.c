@@ -9,10 +9,7 @@ static void t_twin_link_lost_rule_backup_promotes_last_checkpoint(void **state)
     struct fixture *f = *state;
 
     protect(f, 3);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_int_equal(f->outcome, TWIN_PROMOTED);
     assert_child_got(f, 3);
     assert_true(noted(f, "/our/helper"));
@@ -69,10 +66,7 @@ static void t_twin_cut_in_a_checkpoint_promotes_the_one_before(void **state)
     protect(f, 2);
     send_part(f, 5000, false);
     RUN_UNTIL(f, libxl__twin_stream_held(&f->twin.stream) > 4000);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_int_equal(f->outcome, TWIN_PROMOTED);
     assert_child_got(f, 2);
 }
@@ -85,10 +79,7 @@ static void t_twin_whole_but_uncommitted_checkpoint_does_not_count(void **state)
     send_part(f, SIZE_MAX, false);
     RUN_UNTIL(f, libxl__twin_stream_held(&f->twin.stream) > 8192);
     turns(f, 5);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_child_got(f, 1);
 }
 
@@ -149,10 +140,7 @@ static void t_twin_ack_waits_until_the_one_before_is_handed_on(void **state)
     assert_int_equal(f->acked, 2);
     write_file(f, "go", "");
     RUN_UNTIL(f, f->acked == 3);
-    cut_link(f);
-    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, f->finished);
+    lose_link(f);
     assert_child_got(f, 3);
 }
 

@@ -421,6 +421,21 @@ static inline void cut_link(struct fixture *f)
     f->fds[0] = -1;
 }
 
+/* Cut and silent for the limit; the twin ends as its rule or arbiter says. */
+static inline void lose_link(struct fixture *f)
+{
+    cut_link(f);
+    RUN_UNTIL(f, f->twin.state == TWIN_SILENT);
+    f->now_ms += LIMIT_MS;
+    RUN_UNTIL(f, f->finished);
+}
+
+static inline void stop_and_finish(struct fixture *f)
+{
+    libxl__channel_send(&f->p, CHANNEL_STOP, 2, "", 0);
+    RUN_UNTIL(f, f->finished);
+}
+
 static inline void read_file(struct fixture *f, const char *name, struct bytes *b)
 {
     char path[200], buf[65536];

@@ -4,13 +4,9 @@
  *
  * The guest is a file with one word that the script may change; libxl is replaced by the functions below.
  */
-#include "xl_test.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include <libxl.h>
@@ -19,24 +15,14 @@
 #include "libxl_control.h"
 #include "libxl_guard.h"
 #include "xl.h"
+#include "xl_script.h"
 
 #define DOMID 7
 
-static char dir[] = "/tmp/xl_put_right_XXXXXX";
-static char script[64], guest[64], file[64], helper[64];
+static char guest[64], file[64];
 static int recovered;
 static bool is_protected;
 static const char *name = "web 1";
-
-static void write_file(const char *path, const char *text, mode_t mode)
-{
-    FILE *f = fopen(path, "w");
-
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-    assert_int_equal(chmod(path, mode), 0);
-}
 
 /* runs, suspended, destroying, dying, gone, away, paused */
 static const char *guest_is(void)
@@ -132,36 +118,21 @@ void xl_command_help(const struct xl_command *command)
 
 static int set_up(void **state)
 {
-    assert_non_null(mkdtemp(dir));
-    snprintf(script, sizeof(script), "%s/xl", dir);
+    script_set_up("#!/bin/sh\n");
     snprintf(guest, sizeof(guest), "%s/guest", dir);
     snprintf(file, sizeof(file), "%s/saved file", dir);
-    snprintf(helper, sizeof(helper), "%s/libxl-save-helper", dir);
-    write_file(helper, "#!/bin/sh\n", 0755);
-    setenv("XENTWIN_STOCK_XL", script, 1);
-    setenv("LIBXL_SAVE_HELPER", helper, 1);
     setenv("GUEST", guest, 1);
     setenv("FILE", file, 1);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    char command[64];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
 }
 
 static int run(struct xl_caught *c, const char *body, const char *command)
 {
     const char *save[] = {"save", name, file, NULL};
     const char *migrate[] = {"migrate", name, "hostB", NULL};
-    char text[512];
     int rc;
 
-    snprintf(text, sizeof(text), "#!/bin/sh\n%s\n", body);
-    write_file(script, text, 0755);
+    stock_is(body);
     write_file(guest, "runs", 0644);
     recovered = 0;
     xl_catch(c);
@@ -311,5 +282,5 @@ int main(void)
         cmocka_unit_test(t_protected_guest_is_refused),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, script_tear_down);
 }

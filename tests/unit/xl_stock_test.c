@@ -1,57 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* The stock xl is a script here. */
-#include "xl_test.h"
-
 #include <fcntl.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "xl.h"
+#include "xl_script.h"
 #include "xl_stock.h"
 
-static char dir[] = "/tmp/xl_stock_XXXXXX";
-static char script[64], helper[64], out[64];
-
-static void write_file(const char *path, const char *text, mode_t mode)
-{
-    FILE *f = fopen(path, "w");
-
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-    assert_int_equal(chmod(path, mode), 0);
-}
-
-static void stock_is(const char *body)
-{
-    char text[1024];
-
-    snprintf(text, sizeof(text), "#!/bin/sh\n%s\n", body);
-    write_file(script, text, 0755);
-}
+static char out[64];
 
 static int set_up(void **state)
 {
-    assert_non_null(mkdtemp(dir));
-    snprintf(script, sizeof(script), "%s/xl", dir);
-    snprintf(helper, sizeof(helper), "%s/libxl-save-helper", dir);
+    script_set_up("#!/bin/sh\nsleep \"$1\"\necho helper ended >>\"$0.log\"\n");
     snprintf(out, sizeof(out), "%s/out", dir);
-    write_file(helper, "#!/bin/sh\nsleep \"$1\"\necho helper ended >>\"$0.log\"\n", 0755);
-    setenv("XENTWIN_STOCK_XL", script, 1);
-    setenv("LIBXL_SAVE_HELPER", helper, 1);
     setenv("OUT", out, 1);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    char command[128];
-
-    snprintf(command, sizeof(command), "rm -rf %s", dir);
-    return system(command);
 }
 
 static void expect_out(const char *text)
@@ -178,5 +143,5 @@ int main(void)
         cmocka_unit_test(t_stock_gets_our_signals),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, script_tear_down);
 }
