@@ -129,17 +129,26 @@ static int ask(libxl__gc *gc, const char *side, const char *domain, const char *
     return XL_DONE;
 }
 
+/* The guest that nobody looks after, and the name of its net buffer. g is the caller's to dispose, whatever comes. */
+static int open_unattended(libxl__gc *gc, const char *domain, struct xl_guest *g, char ifb[16])
+{
+    int rc;
+
+    xl_guest_init(g);
+    rc = xl_guest_open(g, "remus", domain, gc->lg);
+    if (!rc) rc = xl_guest_refuse_protected(g, "remus");
+    if (!rc) libxl__netbuffer_ifname(g->domid, ifb);
+    return rc;
+}
+
 static int recover(libxl__gc *gc, const char *domain)
 {
     struct xl_guest g;
     char ifb[16];
     int rc;
 
-    xl_guest_init(&g);
-    rc = xl_guest_open(&g, "remus", domain, gc->lg);
-    if (!rc) rc = xl_guest_refuse_protected(&g, "remus");
+    rc = open_unattended(gc, domain, &g, ifb);
     if (rc) goto out;
-    libxl__netbuffer_ifname(g.domid, ifb);
     if (libxl__recover_go_on(gc, g.domid, ifb))
         rc = xl_fail("remus", "'%s' could not be put right completely, see above", g.name);
     else
@@ -156,9 +165,7 @@ static int discard_stopped(libxl__gc *gc, const char *domain)
     char ifb[16];
     int rc;
 
-    xl_guest_init(&g);
-    rc = xl_guest_open(&g, "remus", domain, gc->lg);
-    if (!rc) rc = xl_guest_refuse_protected(&g, "remus");
+    rc = open_unattended(gc, domain, &g, ifb);
     if (rc) goto out;
     if (!libxl__recover_is_stopped(gc, g.domid)) {
         rc = xl_fail("remus",
@@ -167,7 +174,6 @@ static int discard_stopped(libxl__gc *gc, const char *domain)
                      domain);
         goto out;
     }
-    libxl__netbuffer_ifname(g.domid, ifb);
     if (libxl__netbuffer_discard(gc, ifb) || libxl_domain_destroy(g.ctx, g.domid, NULL) ||
         libxl__netbuffer_remove(gc, ifb))
         rc = xl_fail("remus", "the stopped copy of '%s' could not be removed completely, see above",
