@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* What an HVM or PVH guest gets besides memory. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "xc_sr_record.h"
 #include "xc_sr_restore.h"
+#include "xc_sr_x86.h"
 
 #include <xen/hvm/params.h>
 
 struct hvm_state {
-    struct xc_sr_record cpuid, msr; /* used at STATIC_DATA_END */
+    struct xc_sr_cpu_policy policy; /* used at STATIC_DATA_END */
     struct xc_sr_record context;    /* the last one, used at the end */
     uint64_t store_pfn, console_pfn;
 };
@@ -26,47 +26,17 @@ static void hvm_cleanup(struct xc_sr_restore *r)
     struct hvm_state *hvm = r->arch;
 
     if (!hvm) return;
-    free(hvm->cpuid.body);
-    free(hvm->msr.body);
+    xc_sr_cpu_policy_dispose(&hvm->policy);
     free(hvm->context.body);
     free(hvm);
     r->arch = NULL;
 }
 
-/* A copy replaces what was kept before: records of a checkpoint come again and again. */
-static int keep(struct xc_sr_restore *r, struct xc_sr_record *kept, const struct xc_sr_record *rec)
-{
-    void *copy = malloc(rec->length);
-
-    if (!copy) {
-        SR_ERRNO(&r->env, "no memory for %s", xc_sr_record_name(rec->type));
-        return -1;
-    }
-    memcpy(copy, rec->body, rec->length);
-    free(kept->body);
-    *kept = *rec;
-    kept->body = copy;
-    return 0;
-}
-
 static int hvm_static_data_end(struct xc_sr_restore *r, unsigned int *missing)
 {
-    struct hvm_state *hvm = r->arch;
-    uint32_t leaf = UINT32_MAX, subleaf = UINT32_MAX, msr = UINT32_MAX;
+    const struct hvm_state *hvm = r->arch;
 
-    *missing =
-        (hvm->cpuid.body ? 0 : XGR_SDD_MISSING_CPUID) | (hvm->msr.body ? 0 : XGR_SDD_MISSING_MSR);
-    if (!hvm->cpuid.body && !hvm->msr.body) return 0;
-    if (xc_set_domain_cpu_policy(
-            r->env.xch, r->env.domid, hvm->cpuid.length / sizeof(xen_cpuid_leaf_t), hvm->cpuid.body,
-            hvm->msr.length / sizeof(xen_msr_entry_t), hvm->msr.body, &leaf, &subleaf, &msr)) {
-        SR_ERRNO(&r->env,
-                 "this host cannot give domain %u the CPU it had "
-                 "(leaf %#x, subleaf %#x, MSR %#x)",
-                 r->env.domid, leaf, subleaf, msr);
-        return -1;
-    }
-    return 0;
+    return xc_sr_apply_cpu_policy(r, &hvm->policy, missing);
 }
 
 /* Pages that others write into: the stream's contents are of no use to the new owners. */
@@ -112,18 +82,6 @@ static int apply_params(struct xc_sr_restore *r, const struct xc_sr_record *rec)
     return 0;
 }
 
-static int apply_tsc(struct xc_sr_restore *r, const struct xc_sr_record *rec)
-{
-    const struct sr_x86_tsc_info *tsc = rec->body;
-
-    if (xc_domain_set_tsc_info(r->env.xch, r->env.domid, tsc->mode, tsc->nsec, tsc->khz,
-                               tsc->incarnation)) {
-        SR_ERRNO(&r->env, "cannot set the TSC of domain %u", r->env.domid);
-        return -1;
-    }
-    return 0;
-}
-
 static int hvm_record(struct xc_sr_restore *r, const struct xc_sr_record *rec, bool *known)
 {
     struct hvm_state *hvm = r->arch;
@@ -131,15 +89,15 @@ static int hvm_record(struct xc_sr_restore *r, const struct xc_sr_record *rec, b
     *known = true;
     switch (rec->type) {
     case SR_REC_X86_CPUID_POLICY:
-        return keep(r, &hvm->cpuid, rec);
+        return xc_sr_keep_record(r, &hvm->policy.cpuid, rec);
     case SR_REC_X86_MSR_POLICY:
-        return keep(r, &hvm->msr, rec);
+        return xc_sr_keep_record(r, &hvm->policy.msr, rec);
     case SR_REC_HVM_CONTEXT:
-        return keep(r, &hvm->context, rec);
+        return xc_sr_keep_record(r, &hvm->context, rec);
     case SR_REC_HVM_PARAMS:
         return apply_params(r, rec);
     case SR_REC_X86_TSC_INFO:
-        return apply_tsc(r, rec);
+        return xc_sr_apply_tsc(r, rec);
     default:
         *known = false;
         return 0;
