@@ -87,12 +87,12 @@ static int end_static_data(struct xc_sr_restore *r)
     return 0;
 }
 
-static int apply_page_data(struct xc_sr_restore *r, const struct xc_sr_record *rec)
+/* A record about memory. Version 2 has no mark: the first of them ends the static part. */
+static int check_static_data_ended(struct xc_sr_restore *r, const struct xc_sr_record *rec)
 {
-    /* Version 2 has no mark: the first pages say that the static part is over. */
     if (!r->static_data_ended && r->version == 2 && end_static_data(r)) return -1;
     if (!r->static_data_ended) return refuse(r, rec, "comes before STATIC_DATA_END");
-    return xc_sr_apply_pages(r, rec);
+    return 0;
 }
 
 static int apply_record(struct xc_sr_restore *r, const struct xc_sr_record *rec)
@@ -101,7 +101,11 @@ static int apply_record(struct xc_sr_restore *r, const struct xc_sr_record *rec)
 
     switch (rec->type) {
     case SR_REC_PAGE_DATA:
-        return apply_page_data(r, rec);
+        if (check_static_data_ended(r, rec)) return -1;
+        return r->ops->apply_pages(r, rec);
+    case SR_REC_X86_PV_P2M_FRAMES:
+        if (check_static_data_ended(r, rec)) return -1;
+        break;
     case SR_REC_STATIC_DATA_END:
         return end_static_data(r);
     case SR_REC_VERIFY:

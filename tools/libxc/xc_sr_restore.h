@@ -35,7 +35,9 @@ struct xc_sr_restore_ops {
     int (*setup)(struct xc_sr_restore *r);
     /* STATIC_DATA_END came or was inferred. *missing: XGR_SDD_MISSING_*. */
     int (*static_data_end)(struct xc_sr_restore *r, unsigned int *missing);
-    /* A checked record that is not PAGE_DATA or a mark. *known = false: not for this guest. */
+    /* A checked PAGE_DATA record. */
+    int (*apply_pages)(struct xc_sr_restore *r, const struct xc_sr_record *rec);
+    /* Any other checked record that is not a mark. *known = false: not for this guest. */
     int (*record)(struct xc_sr_restore *r, const struct xc_sr_record *rec, bool *known);
     /* All pages are in place: vcpus, rings, grant table. */
     int (*complete)(struct xc_sr_restore *r);
@@ -74,7 +76,7 @@ int xc_sr_restore(struct xc_sr_restore *r);
 
 /* --- between the files of the engine --- */
 
-/* xc_sr_restore_pages.c: a checked PAGE_DATA record. */
+/* xc_sr_restore_pages.c: apply_pages() of HVM and PVH. */
 int xc_sr_apply_pages(struct xc_sr_restore *r, const struct xc_sr_record *rec);
 
 #endif

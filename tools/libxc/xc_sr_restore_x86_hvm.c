@@ -136,6 +136,7 @@ const struct xc_sr_restore_ops xc_sr_restore_x86_hvm = {
     .dhdr_type = SR_DHDR_TYPE_X86_HVM,
     .setup = hvm_setup,
     .static_data_end = hvm_static_data_end,
+    .apply_pages = xc_sr_apply_pages,
     .record = hvm_record,
     .complete = hvm_complete,
     .cleanup = hvm_cleanup,

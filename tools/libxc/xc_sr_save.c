@@ -101,6 +101,7 @@ static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
 
 static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
 {
+    if (s->ops->write_memory) return 0;
     if (xc_sr_log_alloc(s) || xc_sr_batch_alloc(s)) return -1;
     if (xc_sr_dirty_alloc(&s->sent, s->pfns) || xc_sr_dirty_alloc(&s->gone, s->pfns) ||
         xc_sr_dirty_alloc(&s->suspect, s->pfns) ||
@@ -185,6 +186,7 @@ static int copy_live(struct xc_sr_save *s)
 /* The final set of a plain stream: the guest stays suspended, so it goes out directly. */
 static int write_rest(struct xc_sr_save *s)
 {
+    if (s->ops->write_memory) return s->ops->write_memory(s);
     if (!s->live) {
         xc_sr_dirty_set_all(&s->dirty);
         return xc_sr_write_set(s, &s->dirty, "Frames", s->pfns);

@@ -41,6 +41,11 @@ struct xc_sr_save_ops {
     int (*setup)(struct xc_sr_save *s);
     /* The records before STATIC_DATA_END. */
     int (*write_static)(struct xc_sr_save *s);
+    /*
+     * Of a guest that is only saved suspended: all its pages to the stream, in its own way. NULL:
+     * the engine does it, and can do so live, too.
+     */
+    int (*write_memory)(struct xc_sr_save *s);
     /* The guest is suspended: vcpus and platform into memory. Neither the stream nor malloc. */
     int (*capture)(struct xc_sr_save *s);
     /* The records of what was captured. */
