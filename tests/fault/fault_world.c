@@ -3,11 +3,10 @@
  * Fakes with the names of the modules under the plan. Each fallible call goes through faulty(), which says whether it is
  * the one to fail; what would take time is answered at the next turn of the loop.
  */
+#include "fault_stubs.h"
 #include "fault_world.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,7 +23,7 @@ static xentoollog_logger *quiet;
 static libxl__save_callout *helper;
 static libxl__channel *channel;
 static libxl__dom_suspend *suspend;
-static libxl__ao_abortable *abortable;
+static bool hvm;
 static bool hello_due, stopped_due, peer_silent;
 static uint64_t ack_due;
 static int
@@ -50,121 +49,27 @@ static void fake_advance(void *user, int64_t until_ms)
 
 static const libxl__clock fake_clock = {fake_now, fake_advance, NULL};
 
-/* --- operation --- */
-struct libxl__ao {
-    libxl_ctx *ctx;
-};
-static struct libxl__ao the_ao;
-
-libxl__ao *libxl__ao_create(libxl_ctx *ctx, xentoollog_logger *lg, uint32_t domid,
-                            const libxl_asyncop_how *how)
-{
-    return &the_ao;
-}
-int libxl__ao_create_fail(libxl__ao *ao, int rc)
-{
-    world.completions++;
-    world.result = rc;
-    return rc;
-}
-int libxl__ao_inprogress(libxl__ao *ao)
-{
-    return 0;
-}
-void libxl__ao_complete(libxl__egc *egc, libxl__ao *ao, int rc)
-{
-    world.completions++;
-    world.result = rc;
-}
-libxl__loop *libxl__ao_loop(libxl__ao *ao)
+/* --- what fault_stubs.c asks for --- */
+libxl__loop *stub_loop(void)
 {
     return loop;
 }
-libxl__gc *libxl__ao_gc(libxl__ao *ao)
+void stub_completed(int rc)
 {
-    return libxl__loop_gc(loop);
+    world.completions++;
+    world.result = rc;
 }
-void libxl__ao_abortable_init(libxl__ao_abortable *a)
+bool stub_guest_is_hvm(void)
 {
-    a->registered = false;
-}
-int libxl__ao_abortable_register(libxl__ao *ao, libxl__ao_abortable *a,
-                                 libxl__ao_abortable_callback *cb)
-{
-    a->callback = cb;
-    abortable = a;
-    return 0;
-}
-void libxl__ao_abortable_deregister(libxl__ao_abortable *a)
-{
-    abortable = NULL;
-}
-int libxl__ao_abort_domid(uint32_t domid)
-{
-    return 0;
+    return hvm;
 }
 
-/* --- hypervisor, stock libxl --- */
-xc_interface *xc_interface_open(xentoollog_logger *l, xentoollog_logger *d, unsigned f)
-{
-    return (xc_interface *)&world;
-}
-int xc_interface_close(xc_interface *xch)
-{
-    return 0;
-}
+/* --- guest --- */
 int xc_shadow_control(xc_interface *xch, uint32_t domid, unsigned int sop, unsigned int *mb,
                       unsigned int mode)
 {
     return 0;
 }
-static bool hvm;
-int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
-{
-    hvm = ctx == (libxl_ctx *)1;
-    info->domain_type = LIBXL_DOMAIN_TYPE_HVM; /* of a PVH guest too, as libxl does */
-    return 0;
-}
-static int xs_pipe[2];
-struct xs_handle *xs_open(unsigned long flags)
-{
-    if (pipe2(xs_pipe, O_CLOEXEC | O_NONBLOCK)) abort();
-    return (struct xs_handle *)&world;
-}
-void xs_close(struct xs_handle *xs)
-{
-    close(xs_pipe[0]);
-    close(xs_pipe[1]);
-}
-void *xs_read(struct xs_handle *xs, xs_transaction_t t, const char *path, unsigned *len)
-{
-    return strdup(hvm ? "hvm" : "pvh");
-}
-int xs_fileno(struct xs_handle *xs)
-{
-    return xs_pipe[0];
-}
-
-char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path, unsigned int *n)
-{
-    *n = 1;
-    return calloc(1, sizeof(char *));
-}
-bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
-{
-    return true;
-}
-bool xs_unwatch(struct xs_handle *xs, const char *path, const char *token)
-{
-    return true;
-}
-char **xs_check_watch(struct xs_handle *xs)
-{
-    errno = EAGAIN;
-    return NULL;
-}
-
-/* --- guest --- */
 void libxl__dom_suspend_init(libxl__dom_suspend *ds)
 {
 }
@@ -523,9 +428,9 @@ void world_start(const struct world_setup *setup)
     info.session = "s";
     info.max_checkpoints = setup->checkpoints;
     info.lg = quiet;
+    hvm = setup->hvm;
     null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    libxl_replication_start(setup->hvm ? (libxl_ctx *)1 : (libxl_ctx *)2, &info, 1, null_fd,
-                            null_fd, NULL);
+    libxl_replication_start(NULL, &info, 1, null_fd, null_fd, NULL);
 }
 
 static void guest_turn(libxl__egc *egc)
@@ -592,5 +497,5 @@ void world_end_guest(void)
 
 void world_abort(void)
 {
-    if (abortable) abortable->callback(&(libxl__egc){loop}, abortable, ERROR_ABORTED);
+    stub_abort();
 }
