@@ -85,4 +85,12 @@ on A "xl remus --stop guest" >/dev/null 2>&1
 wait_for 60 remus_ended A guest
 check "$name: with -F the guest answers at the end" guest_answers "$addr"
 on B "xl destroy guest; xl destroy guest--incoming" >/dev/null 2>&1
+
+name="libxl_domain_remus_start"
+"$LAB_CMD" exec A "cat >/tmp/ao_live && chmod +x /tmp/ao_live" <"$T_DIR/../../../build/tests/lab/ao_live"
+for way in event callback; do
+    check "$name: completes as $way" on A "LD_LIBRARY_PATH=/usr/local/lib:/usr/local/lib/x86_64-linux-gnu timeout 120 /tmp/ao_live $way \$(xl domid guest) 6"
+    check "$name, $way: the guest answers" wait_for 30 guest_answers "$addr"
+    check "$name, $way: nothing left on A" nothing_left A
+done
 fresh_hosts

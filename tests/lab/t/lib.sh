@@ -74,12 +74,13 @@ wait_protected() {
 leftovers() {
     on "$1" 'ip -br link | grep -E "^remus[0-9]"; tc qdisc show | grep -E "plug|ingress";
         ps -eo pid,comm,args | grep -E "libxl-save-hel|xentwin-guard" | grep -v grep;
-        xl list | grep -- "--incoming"; ls /run/xentwin 2>/dev/null | grep sock; ls /dev/shm /tmp 2>/dev/null | grep -i xentwin'
+        xl list | grep -- "--incoming"; ls /run/xentwin 2>/dev/null | grep sock; ls /dev/shm /tmp 2>/dev/null | grep -i xentwin; true'
 }
 nothing_left() {
+    local left
     # The guard looks for a late suspend for some seconds before it goes.
     for _ in 1 2 3 4 5; do
-        [ -n "$(leftovers "$1")" ] || return 0
+        left=$(leftovers "$1") && [ -z "$left" ] && return 0
         sleep 3
     done
     echo "left behind on $1:"
