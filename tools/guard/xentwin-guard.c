@@ -18,6 +18,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -139,6 +141,21 @@ static void finish(struct guard *g, int rc)
     g->done = true;
 }
 
+/* Nobody may look after the guest's end any more (xl remus --attend finds out). */
+static int attend(struct guard *g)
+{
+    const char *xl = getenv("XENTWIN_XL");
+    char *argv[] = {"xl", "remus", "--attend", (char *)g->arbiter.c.domain, NULL};
+    int status = 1;
+    pid_t pid;
+
+    if (!xl || !*xl) xl = XENTWIN_SBINDIR "/xl";
+    if (posix_spawn(&pid, xl, NULL, NULL, argv, environ)) return ERROR_FAIL;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return status ? ERROR_FAIL : 0;
+}
+
 static void go_on(struct guard *g)
 {
     libxl__gc *gc = libxl__loop_gc(g->loop);
@@ -153,6 +170,9 @@ static void go_on(struct guard *g)
     else
         LOG(gc, INFO, "the guest goes on here, unprotected");
     finish(g, rc);
+    if (attend(g))
+        LOG(gc, WARN, "nobody looks after the guest's end: run xl remus --attend %s",
+            g->arbiter.c.domain);
 }
 
 static int hold(struct guard *g)

@@ -13,7 +13,7 @@ struct xl_globals xl_globals;
 
 static const char remus_help[] =
     "[options] DOMAIN HOST\n"
-    "       xl remus --stop|--status|--promote|--discard|--recover DOMAIN\n"
+    "       xl remus --stop|--status|--promote|--discard|--recover|--attend DOMAIN\n"
     "\n"
     "Keeps a live twin of DOMAIN on HOST, until it is stopped or HOST is lost.\n"
     "\n"
@@ -29,6 +29,8 @@ static const char remus_help[] =
     "  --on-link-loss SIDE    who goes on when the link is lost: primary (default) or backup\n"
     "  --arbiter CMD          exit 0 of CMD permits to go on; decides instead of the rule alone\n"
     "  --netbuf-limit BYTES   most output held, K, M or G may follow (default 32M)\n"
+    "  --compress WORD        how pages are sent: auto (default), none, delta or lz4\n"
+    "  --compress-cache BYTES most memory for copies to compare with (default: 1/4 of what is free)\n"
     "  --stats FILE           one JSON object per checkpoint\n"
     "  --max-checkpoints N    end after N checkpoints\n"
     "  --self-name, --peer-name NAME   this host and HOST, for the arbiter\n"
@@ -39,6 +41,7 @@ static const char remus_help[] =
     "  --discard DOMAIN       link lost: drop the twin (backup), or the copy that was\n"
     "                         stopped here because its twin runs (primary)\n"
     "  --recover DOMAIN       let a guest that was left stopped or held go on here\n"
+    "  --attend DOMAIN        after a crash of xl remus: look after the guest's poweroff and reboot\n"
     "\n"
     "Exit status: 0 ended on purpose, 1 failed or HOST lost, 2 bad usage. See xl-remus(1).\n";
 

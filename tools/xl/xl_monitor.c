@@ -12,6 +12,7 @@
 
 #include <libxl.h>
 #include <libxl_utils.h>
+#include <xenstore.h>
 
 #include "xl.h"
 
@@ -19,6 +20,12 @@
 #define SHUTDOWN_REBOOT 1
 #define SHUTDOWN_SUSPEND 2
 #define SHUTDOWN_WATCHDOG 4
+
+/* Set from the suspend that made the stock xl leave until our monitor has taken its place. */
+static void mark_path(char path[64], uint32_t domid)
+{
+    snprintf(path, 64, "/libxl/%u/xentwin/unattended", domid);
+}
 
 static libxl_action_on_shutdown action_for(const libxl_domain_config *c, int reason)
 {
@@ -108,29 +115,60 @@ static void become_daemon(const char *name)
     if (in < 0 || out < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0) _exit(1);
     close_range(3, ~0u, 0);
     setsid();
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGHUP, SIG_DFL);
-    signal(SIGCHLD, SIG_DFL);
+    for (int sig = 1; sig < NSIG; sig++)
+        signal(sig, SIG_DFL);
 }
 
-void xl_monitor_start(uint32_t domid, const char *name)
+static bool start(uint32_t domid, const char *name)
 {
     pid_t pid = fork();
+    int status = 1;
 
-    if (pid < 0) {
+    if (pid == 0) {
+        /* Twice, so that nobody has to wait for it. */
+        pid = fork();
+        if (pid == 0) {
+            become_daemon(name);
+            look_after(domid);
+        }
+        _exit(pid < 0);
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (status)
         fprintf(stderr, "%s: nobody looks after its end: it will stay when it shuts down\n", name);
-        return;
+    return !status;
+}
+
+void xl_monitor_unattended(uint32_t domid)
+{
+    struct xs_handle *xs = xs_open(0);
+    char path[64];
+
+    mark_path(path, domid);
+    /* Without the mark only a crash of ours is worse off: nobody is started then. */
+    if (xs) xs_write(xs, XBT_NULL, path, "1", 1);
+    xs_close(xs);
+}
+
+bool xl_monitor_attend(uint32_t domid, const char *name)
+{
+    struct xs_handle *xs = xs_open(0);
+    char path[64], *mark = NULL;
+    bool ok = true;
+
+    if (!xs) {
+        fprintf(stderr, "%s: xenstore does not answer: nobody may look after its end\n", name);
+        return false;
     }
-    if (pid > 0) {
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-            continue;
-        return;
+    mark_path(path, domid);
+    mark = xs_read(xs, XBT_NULL, path, NULL);
+    if (mark) {
+        /* Removed first: whoever comes at the same time must not start a second one. */
+        xs_rm(xs, XBT_NULL, path);
+        ok = start(domid, name);
     }
-    /* Twice, so that nobody has to wait for it. */
-    if (fork() == 0) {
-        become_daemon(name);
-        look_after(domid);
-    }
-    _exit(0);
+    free(mark);
+    xs_close(xs);
+    return ok;
 }

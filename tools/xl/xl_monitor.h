@@ -6,14 +6,18 @@
 #ifndef XL_MONITOR_H
 #define XL_MONITOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+/* The stock xl has just left: remembered in xenstore, so that it is known after a crash of ours too. */
+void xl_monitor_unattended(uint32_t domid);
+
 /*
- * Starts a process that waits for the end of domid and does what the guest's configuration says
- * (on_poweroff, on_reboot, on_crash, on_watchdog), as the stock xl does. It logs to
- * /var/log/xen/xentwin-monitor-NAME.log and leaves when the guest is gone, kept or suspended again.
- * Says on stderr when it cannot be started.
+ * If the guest is unattended, starts a process that waits for the end of domid and does what the
+ * guest's configuration says (on_poweroff, on_reboot, on_crash, on_watchdog), as the stock xl does.
+ * It logs to /var/log/xen/xentwin-monitor-NAME.log and leaves when the guest is gone, kept or
+ * suspended again. False, after a line on stderr, when it cannot be started.
  */
-void xl_monitor_start(uint32_t domid, const char *name);
+bool xl_monitor_attend(uint32_t domid, const char *name);
 
 #endif

@@ -74,6 +74,7 @@ static void on_unwatched(void *user)
     struct protection *p = user;
 
     p->unwatched = true;
+    xl_monitor_unattended(p->guest.domid);
 }
 
 static void on_message(void *user, const char *line)
@@ -240,6 +241,8 @@ static void fill_info(struct protection *p, libxl_replication_info *info)
     info->peer_name = o->peer_name;
     info->session = p->session;
     info->netbuf_bytes = o->netbuf_bytes;
+    info->compress = o->compress;
+    info->compress_cache_mib = o->compress_cache_bytes >> 20;
     info->max_checkpoints = o->max_checkpoints;
     info->checkpoint_done = on_checkpoint;
     info->message = on_message;
@@ -277,7 +280,7 @@ static int say_end(struct protection *p, int rc)
 
     xl_progress_end(&p->progress);
     /* A copy that has to stay stopped is for the administrator to end. */
-    if (p->unwatched && rc != ERROR_LOCK_FAIL) xl_monitor_start(p->guest.domid, name);
+    if (p->unwatched && rc != ERROR_LOCK_FAIL) xl_monitor_attend(p->guest.domid, name);
     switch (rc) {
     case 0:
         if (p->acknowledged || p->o.blackhole)

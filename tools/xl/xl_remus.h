@@ -17,7 +17,8 @@ enum remus_action {
     REMUS_STATUS,
     REMUS_PROMOTE,
     REMUS_DISCARD,
-    REMUS_RECOVER
+    REMUS_RECOVER,
+    REMUS_ATTEND
 };
 
 struct remus_opts {
@@ -26,11 +27,13 @@ struct remus_opts {
     const char *host;   /* NULL: -b without a host */
     const char *ssh;    /* "": host is the whole command */
     const char *arbiter, *stats, *netbuf_script;
+    const char *compress; /* NULL: auto */
     char self_name[65], peer_name[65];
     int interval_ms, limit_ms;
     bool unsafe, blackhole, no_netbuf, no_disk, no_monitor, help;
     libxl_link_loss on_link_loss;
     uint64_t netbuf_bytes, max_checkpoints;
+    uint64_t compress_cache_bytes; /* 0: not given */
 };
 
 /* XL_DONE, or XL_USAGE after one line. Strings are borrowed from argv. */
@@ -43,7 +46,7 @@ int xl_remus_parse(struct remus_opts *o, int argc, char **argv);
 bool xl_remus_receiver_words(const struct remus_opts *o, const char *domain, const char *session,
                              char *out, size_t size);
 
-/* --stop, --status, --promote, --discard, --recover. */
+/* --stop, --status, --promote, --discard, --recover, --attend. */
 int xl_remus_control(const struct remus_opts *o);
 
 #endif

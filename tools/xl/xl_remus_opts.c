@@ -13,6 +13,8 @@
 #define LIMIT_MAX_MS 600000
 #define NETBUF_MIN_BYTES (64u << 10)
 #define NETBUF_MAX_BYTES (1u << 30)
+#define CACHE_MIN_BYTES (1u << 20)
+#define CACHE_MAX_BYTES (1ull << 40)
 #define WORDS_MAX 4096
 
 enum long_option {
@@ -22,6 +24,8 @@ enum long_option {
     OPT_NETBUF_LIMIT,
     OPT_STATS,
     OPT_MAX_CHECKPOINTS,
+    OPT_COMPRESS,
+    OPT_COMPRESS_CACHE,
     OPT_SELF_NAME,
     OPT_PEER_NAME,
     OPT_ACTION /* last: actions follow */
@@ -34,6 +38,8 @@ static const struct option long_options[] = {
     {"netbuf-limit", required_argument, NULL, OPT_NETBUF_LIMIT},
     {"stats", required_argument, NULL, OPT_STATS},
     {"max-checkpoints", required_argument, NULL, OPT_MAX_CHECKPOINTS},
+    {"compress", required_argument, NULL, OPT_COMPRESS},
+    {"compress-cache", required_argument, NULL, OPT_COMPRESS_CACHE},
     {"self-name", required_argument, NULL, OPT_SELF_NAME},
     {"peer-name", required_argument, NULL, OPT_PEER_NAME},
     {"stop", no_argument, NULL, OPT_ACTION + REMUS_STOP},
@@ -41,6 +47,7 @@ static const struct option long_options[] = {
     {"promote", no_argument, NULL, OPT_ACTION + REMUS_PROMOTE},
     {"discard", no_argument, NULL, OPT_ACTION + REMUS_DISCARD},
     {"recover", no_argument, NULL, OPT_ACTION + REMUS_RECOVER},
+    {"attend", no_argument, NULL, OPT_ACTION + REMUS_ATTEND},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -83,11 +90,23 @@ static bool take_text(const char *option, const char *text, const char **out)
     return true;
 }
 
+static bool take_compress(struct remus_opts *o, const char *text)
+{
+    static const char *const words[] = {"auto", "none", "delta", "lz4"};
+    size_t i;
+
+    o->compress = text;
+    for (i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (!strcmp(text, words[i])) return true;
+    return !xl_usage("remus", "--compress '%.40s' is none of auto, none, delta, lz4", text);
+}
+
 static bool take_action(struct remus_opts *o, enum remus_action action)
 {
     if (o->action != REMUS_PROTECT && o->action != action)
         return !xl_usage("remus",
-                         "only one of --stop, --status, --promote, --discard, --recover at a time");
+                         "only one of --stop, --status, --promote, --discard, --recover, --attend "
+                         "at a time");
     o->action = action;
     return true;
 }
@@ -109,6 +128,11 @@ static bool take_long(struct remus_opts *o, int opt, const char *value)
     case OPT_MAX_CHECKPOINTS:
         return xl_parse_number("remus", "--max-checkpoints", value, 1, UINT32_MAX,
                                &o->max_checkpoints);
+    case OPT_COMPRESS:
+        return take_compress(o, value);
+    case OPT_COMPRESS_CACHE:
+        return xl_parse_bytes("remus", "--compress-cache", value, CACHE_MIN_BYTES, CACHE_MAX_BYTES,
+                              &o->compress_cache_bytes);
     case OPT_SELF_NAME:
         return take_name("--self-name", value, o->self_name);
     case OPT_PEER_NAME:
@@ -166,7 +190,7 @@ static int check_unsafe(const struct remus_opts *o)
 static int check_action_args(struct remus_opts *o, int argc, char **argv)
 {
     static const char *const names[] = {"",          "--stop",    "--status",
-                                        "--promote", "--discard", "--recover"};
+                                        "--promote", "--discard", "--recover", "--attend"};
     const char *name = names[o->action];
     bool may_lack = o->action == REMUS_STATUS;
 

@@ -15,6 +15,7 @@
 #include "libxl_netbuffer.h"
 #include "xl.h"
 #include "xl_guest.h"
+#include "xl_monitor.h"
 #include "xl_opts.h"
 #include "xl_remus.h"
 
@@ -151,9 +152,23 @@ static int recover(libxl__gc *gc, const char *domain)
     if (rc) goto out;
     if (libxl__recover_go_on(gc, g.domid, ifb))
         rc = xl_fail("remus", "'%s' could not be put right completely, see above", g.name);
+    else if (!xl_monitor_attend(g.domid, g.name))
+        rc = XL_FAILED;
     else
         printf("%s: runs here, its output is open\n", g.name);
 out:
+    xl_guest_dispose(&g);
+    return rc;
+}
+
+static int attend(libxl__gc *gc, const char *domain)
+{
+    struct xl_guest g;
+    char ifb[16];
+    int rc;
+
+    rc = open_unattended(gc, domain, &g, ifb);
+    if (!rc && !xl_monitor_attend(g.domid, g.name)) rc = XL_FAILED;
     xl_guest_dispose(&g);
     return rc;
 }
@@ -197,7 +212,7 @@ static int discard(libxl__gc *gc, const char *domain)
 
 static int run(libxl__gc *gc, const struct remus_opts *o)
 {
-    if (o->domain && o->action != REMUS_RECOVER && !xl_name_valid(o->domain))
+    if (o->domain && o->action != REMUS_RECOVER && o->action != REMUS_ATTEND && !xl_name_valid(o->domain))
         return xl_fail("remus", "'%s' is not the name of a protected domain", o->domain);
     switch (o->action) {
     case REMUS_STOP:
@@ -208,6 +223,8 @@ static int run(libxl__gc *gc, const struct remus_opts *o)
         return discard(gc, o->domain);
     case REMUS_RECOVER:
         return recover(gc, o->domain);
+    case REMUS_ATTEND:
+        return attend(gc, o->domain);
     case REMUS_STATUS:
     case REMUS_PROTECT:
         break;

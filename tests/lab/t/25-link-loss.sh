@@ -60,7 +60,13 @@ kill_a() { on A "kill -$1 \$(pgrep -f '$2' | grep -vx \$\$)"; }
 REMUS='^xl remus'
 
 fresh_hosts
-if begin "xl killed" ; then kill_a KILL "$REMUS"; stays_on_a; fi
+if begin "xl killed"; then
+    kill_a KILL "$REMUS"
+    stays_on_a
+    # The stock xl that started it has left: the guard must have found somebody to look after it.
+    kv cmd "$addr" POWEROFF >/dev/null 2>&1
+    check "$name: its poweroff is acted upon" wait_for 60 lacks_guest A guest
+fi
 if begin "helper killed"; then on A "kill -9 \$(pidof libxl-save-helper)"; stays_on_a; fi
 if begin "ssh killed"; then kill_a KILL '^ssh .*hostB'; stays_on_a; fi
 if begin "xl, helper and ssh killed at once"; then
