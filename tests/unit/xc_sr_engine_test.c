@@ -24,6 +24,8 @@
 
 #define PAGE 4096
 
+static enum xc_sr_encode_mode encode; /* of checkpointed streams */
+static unsigned int ref_pages = FAKE_GFNS;
 static char last_log[400];
 static int verbose;
 
@@ -173,6 +175,9 @@ static int run_save_io(bool live, bool checkpointed, struct xc_sr_io *io, uint64
         .checkpointed = checkpointed,
         .cb = &save_cb,
         .map_limit_pages = map_limit,
+        .encode = encode,
+        .ref_limit_given = true,
+        .ref_limit_bytes = (uint64_t)ref_pages * PAGE,
     };
     int rc;
 
@@ -537,6 +542,14 @@ int main(void)
         cmocka_unit_test(t_engine_told_to_stop_ends_cleanly),
     };
 
+    int failed;
+
     verbose = getenv("VERBOSE") != NULL;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    failed = cmocka_run_group_tests_name("plain pages", tests, NULL, NULL);
+    encode = XC_SR_ENCODE_DELTA;
+    failed += cmocka_run_group_tests_name("deltas", tests, NULL, NULL);
+    encode = XC_SR_ENCODE_LZ4;
+    ref_pages = 40;
+    failed += cmocka_run_group_tests_name("lz4, little memory", tests, NULL, NULL);
+    return failed != 0;
 }

@@ -6,6 +6,7 @@
 #include <endian.h>
 #include <string.h>
 
+#include "xc_sr_decode.h"
 #include "xc_sr_record.h"
 
 typedef const char *check_fn(uint32_t length, const uint8_t *body);
@@ -66,6 +67,14 @@ static const char *check_page_data(uint32_t length, const uint8_t *body)
     if (length != sizeof(struct sr_page_data) + 8 * count + SR_PAGE_SIZE * pages)
         return "PAGE_DATA: length does not match the pages announced";
     return NULL;
+}
+
+static const char *check_encoded_pages(uint32_t length, const uint8_t *body)
+{
+    uint8_t scratch[SR_ENCODED_CONTENT_MAX];
+    struct xc_sr_encoded pages;
+
+    return xc_sr_encoded_open(&pages, body, length, scratch);
 }
 
 static const char *check_pv_info(uint32_t length, const uint8_t *body)
@@ -187,8 +196,14 @@ static const struct record_kind kinds[] = {
     [SR_REC_X86_MSR_POLICY] = {"X86_MSR_POLICY", SR_MSR_ENTRY_SIZE, ANY, NULL},
 };
 
+static const struct record_kind encoded_pages = {
+    "ENCODED_PAGES", sizeof(struct sr_encoded_pages) + 8,
+    sizeof(struct sr_encoded_pages) + 8 * SR_ENCODED_COUNT_MAX + SR_ENCODED_CONTENT_MAX,
+    check_encoded_pages};
+
 static const struct record_kind *find_kind(uint32_t type)
 {
+    if (type == SR_REC_ENCODED_PAGES) return &encoded_pages;
     return type < sizeof(kinds) / sizeof(kinds[0]) ? &kinds[type] : NULL;
 }
 

@@ -54,6 +54,12 @@ static inline uint64_t xc_sr_entry_pfn(uint64_t entry)
     return entry & SR_PFN_MASK;
 }
 
+/* Of ENCODED_PAGES; 0 in PAGE_DATA. */
+static inline uint32_t xc_sr_entry_encoding(uint64_t entry)
+{
+    return (uint32_t)(entry >> SR_ENCODED_SHIFT) & 0xf;
+}
+
 bool xc_sr_page_type_known(uint32_t type);
 bool xc_sr_page_type_has_data(uint32_t type);
 bool xc_sr_page_type_populated(uint32_t type);

@@ -95,14 +95,23 @@ static int check_static_data_ended(struct xc_sr_restore *r, const struct xc_sr_r
     return 0;
 }
 
+static int apply_page_data(struct xc_sr_restore *r, const struct xc_sr_record *rec)
+{
+    if (check_static_data_ended(r, rec)) return -1;
+    if (rec->type == SR_REC_PAGE_DATA) return r->ops->apply_pages(r, rec);
+    if (!r->ops->apply_encoded) return refuse(r, rec, "is not for this kind of guest");
+    if (r->verifying) return refuse(r, rec, "comes behind VERIFY");
+    return r->ops->apply_encoded(r, rec);
+}
+
 static int apply_record(struct xc_sr_restore *r, const struct xc_sr_record *rec)
 {
     bool known;
 
     switch (rec->type) {
     case SR_REC_PAGE_DATA:
-        if (check_static_data_ended(r, rec)) return -1;
-        return r->ops->apply_pages(r, rec);
+    case SR_REC_ENCODED_PAGES:
+        return apply_page_data(r, rec);
     case SR_REC_X86_PV_P2M_FRAMES:
         if (check_static_data_ended(r, rec)) return -1;
         break;
@@ -215,6 +224,8 @@ static void cleanup(struct xc_sr_restore *r)
 
     xc_sr_hold_empty(&r->hold);
     xc_sr_sparse_dispose(&r->populated);
+    free(r->scratch);
+    r->scratch = NULL;
     if (r->ops) r->ops->cleanup(r);
     errno = saved;
 }

@@ -37,6 +37,8 @@ struct xc_sr_restore_ops {
     int (*static_data_end)(struct xc_sr_restore *r, unsigned int *missing);
     /* A checked PAGE_DATA record. */
     int (*apply_pages)(struct xc_sr_restore *r, const struct xc_sr_record *rec);
+    /* A checked ENCODED_PAGES record; NULL: such guests are never sent this way. */
+    int (*apply_encoded)(struct xc_sr_restore *r, const struct xc_sr_record *rec);
     /* Any other checked record that is not a mark. *known = false: not for this guest. */
     int (*record)(struct xc_sr_restore *r, const struct xc_sr_record *rec, bool *known);
     /* All pages are in place: vcpus, rings, grant table. */
@@ -66,6 +68,7 @@ struct xc_sr_restore {
     bool verifying; /* behind VERIFY pages are compared, not written */
     uint64_t verify_differ;
     struct xc_sr_sparse populated;
+    uint8_t *scratch; /* contents of an ENCODED_PAGES record; made for the first one */
     struct xc_sr_hold hold;
     bool holding; /* a complete checkpoint is in the domain */
     uint64_t checkpoints;
@@ -76,7 +79,8 @@ int xc_sr_restore(struct xc_sr_restore *r);
 
 /* --- between the files of the engine --- */
 
-/* xc_sr_restore_pages.c: apply_pages() of HVM and PVH. */
+/* xc_sr_restore_pages.c: apply_pages() and apply_encoded() of HVM and PVH. */
 int xc_sr_apply_pages(struct xc_sr_restore *r, const struct xc_sr_record *rec);
+int xc_sr_apply_encoded(struct xc_sr_restore *r, const struct xc_sr_record *rec);
 
 #endif

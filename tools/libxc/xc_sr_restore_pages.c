@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * PAGE_DATA into the domain. Entries are applied in their order, in runs: pages with contents
+ * PAGE_DATA and ENCODED_PAGES into the domain. Entries are applied in their order, in runs: pages with contents
  * (populate, map, copy), pages that are only populated, and pages that the guest gave back.
  */
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "xc_sr_decode.h"
 #include "xc_sr_record.h"
 #include "xc_sr_restore.h"
 
@@ -17,8 +19,9 @@ struct run {
     enum run_kind kind;
     unsigned int count, missing_count;
     xen_pfn_t pfns[XC_SR_BATCH];
-    xen_pfn_t missing[XC_SR_BATCH]; /* those of a data or empty run that are to be populated */
-    const uint8_t *data;            /* of the first page of a data run; the others follow */
+    xen_pfn_t missing[XC_SR_BATCH];  /* those of a data or empty run that are to be populated */
+    uint32_t encodings[XC_SR_BATCH]; /* of a data run */
+    const uint8_t *data;             /* of the first page of a data run; the others follow */
 };
 
 static int populate(struct xc_sr_restore *r, struct run *run)
@@ -49,7 +52,16 @@ static void compare_page(struct xc_sr_restore *r, xen_pfn_t pfn, const void *hav
         SR_LOG(&r->env, ERROR, "verification: pfn %#lx differs", (unsigned long)pfn);
 }
 
-static int copy_data(struct xc_sr_restore *r, const struct run *run)
+/* Returns how much of the contents that was. */
+static size_t write_page(struct xc_sr_restore *r, xen_pfn_t pfn, void *page, uint32_t encoding,
+                         const uint8_t *data)
+{
+    if (!r->verifying) return xc_sr_decode_page(page, encoding, data);
+    compare_page(r, pfn, page, data);
+    return SR_PAGE_SIZE;
+}
+
+static int copy_data(struct xc_sr_restore *r, struct run *run)
 {
     int errs[XC_SR_BATCH];
     unsigned int i;
@@ -70,10 +82,7 @@ static int copy_data(struct xc_sr_restore *r, const struct run *run)
                     (unsigned long)run->pfns[i], r->env.domid, strerror(-errs[i]));
             goto out;
         }
-        if (r->verifying)
-            compare_page(r, run->pfns[i], map + at, run->data + at);
-        else
-            memcpy(map + at, run->data + at, SR_PAGE_SIZE);
+        run->data += write_page(r, run->pfns[i], map + at, run->encodings[i], run->data);
     }
     rc = 0;
 out:
@@ -121,29 +130,63 @@ static int add_to_run(struct xc_sr_restore *r, struct run *run, xen_pfn_t pfn)
     return 0;
 }
 
-int xc_sr_apply_pages(struct xc_sr_restore *r, const struct xc_sr_record *rec)
+static int check_delta(struct xc_sr_restore *r, xen_pfn_t pfn)
 {
-    const struct sr_page_data *head = rec->body;
-    const uint64_t *entries = (const uint64_t *)(const void *)(head + 1);
-    const uint8_t *data = (const uint8_t *)(entries + head->count);
+    if (xc_sr_sparse_test(&r->populated, pfn)) return 0;
+    SR_FAIL(&r->env, EINVAL, "ENCODED_PAGES: delta for pfn %#lx, which was never sent",
+            (unsigned long)pfn);
+    return -1;
+}
+
+/* Entries of either record; the contents of all of them follow each other at `data`. */
+static int apply_entries(struct xc_sr_restore *r, const uint8_t *entries, uint32_t count,
+                         const uint8_t *data)
+{
     struct run run;
     uint32_t i;
 
     run.kind = RUN_NONE;
     run.count = run.missing_count = 0;
+    run.data = data;
 
-    for (i = 0; i < head->count; i++) {
-        xen_pfn_t pfn = xc_sr_entry_pfn(entries[i]);
-        enum run_kind kind = kind_of(r, xc_sr_entry_type(entries[i]), pfn);
+    for (i = 0; i < count; i++) {
+        uint64_t entry = xc_sr_encoded_entry(entries, i);
+        uint32_t encoding = xc_sr_entry_encoding(entry);
+        xen_pfn_t pfn = xc_sr_entry_pfn(entry);
+        enum run_kind kind = kind_of(r, xc_sr_entry_type(entry), pfn);
 
         if (kind == RUN_NONE) continue;
+        if (encoding == SR_ENCODING_DELTA && check_delta(r, pfn)) return -1;
         if ((kind != run.kind || run.count == XC_SR_BATCH) && end_run(r, &run)) return -1;
-        if (run.kind == RUN_NONE) {
-            run.kind = kind;
-            run.data = data;
-        }
+        run.kind = kind;
+        run.encodings[run.count] = encoding;
         if (add_to_run(r, &run, pfn)) return -1;
-        if (kind == RUN_DATA) data += SR_PAGE_SIZE;
     }
     return end_run(r, &run);
+}
+
+int xc_sr_apply_pages(struct xc_sr_restore *r, const struct xc_sr_record *rec)
+{
+    const struct sr_page_data *head = rec->body;
+    const uint8_t *entries = (const uint8_t *)(head + 1);
+
+    return apply_entries(r, entries, head->count, entries + (size_t)8 * head->count);
+}
+
+int xc_sr_apply_encoded(struct xc_sr_restore *r, const struct xc_sr_record *rec)
+{
+    struct xc_sr_encoded pages;
+    const char *wrong;
+
+    if (!r->scratch) r->scratch = malloc(SR_ENCODED_CONTENT_MAX);
+    if (!r->scratch) {
+        SR_ERRNO(&r->env, "no memory for encoded pages");
+        return -1;
+    }
+    wrong = xc_sr_encoded_open(&pages, rec->body, rec->length, r->scratch);
+    if (wrong) {
+        SR_FAIL(&r->env, EINVAL, "%s", wrong);
+        return -1;
+    }
+    return apply_entries(r, pages.entries, pages.count, pages.content);
 }

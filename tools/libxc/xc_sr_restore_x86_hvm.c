@@ -137,6 +137,7 @@ const struct xc_sr_restore_ops xc_sr_restore_x86_hvm = {
     .setup = hvm_setup,
     .static_data_end = hvm_static_data_end,
     .apply_pages = xc_sr_apply_pages,
+    .apply_encoded = xc_sr_apply_encoded,
     .record = hvm_record,
     .complete = hvm_complete,
     .cleanup = hvm_cleanup,

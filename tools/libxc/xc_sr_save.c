@@ -102,7 +102,7 @@ static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
 static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
 {
     if (s->ops->write_memory) return 0;
-    if (xc_sr_log_alloc(s) || xc_sr_batch_alloc(s)) return -1;
+    if (xc_sr_log_alloc(s) || xc_sr_batch_alloc(s) || xc_sr_encode_start(s)) return -1;
     if (xc_sr_dirty_alloc(&s->sent, s->pfns) || xc_sr_dirty_alloc(&s->gone, s->pfns) ||
         xc_sr_dirty_alloc(&s->suspect, s->pfns) ||
         xc_sr_map_init(&s->map, &s->env, s->pfns, s->live ? s->map_limit_pages : 1)) {
@@ -131,6 +131,7 @@ static void cleanup(struct xc_sr_save *s)
     xc_sr_arena_dispose(&s->arena, s->pfns);
     free(s->batch);
     s->batch = NULL;
+    xc_sr_encode_stop(s);
     if (s->ops) s->ops->cleanup(s);
     errno = saved;
 }
@@ -244,6 +245,7 @@ static int send_checkpoint(struct xc_sr_save *s)
            (unsigned long)s->epoch, (unsigned long)s->arena.pages,
            (unsigned long)(s->env.io->bytes - before), (unsigned long)s->suspend_us,
            (unsigned long)s->copy_us);
+    xc_sr_encode_checkpoint(s);
     return 0;
 }
 

@@ -17,8 +17,9 @@
  * 3. A pfn is sent when its bytes may differ from what the other side has, and as XTAB when the
  *    guest has given it back (xc_sr_save_balloon.c: the hypervisor's log does not tell).
  *
- * Who does what: xc_sr_save.c drives, xc_sr_save_pages.c writes pages, xc_sr_save_dirty.c owns the
- * dirty log, xc_sr_save_balloon.c the guest's population, xc_sr_save_x86_hvm.c the vcpus.
+ * Who does what: xc_sr_save.c drives, xc_sr_save_pages.c writes pages, xc_sr_save_encode.c encodes
+ * them, xc_sr_save_dirty.c owns the dirty log, xc_sr_save_balloon.c the guest's population,
+ * xc_sr_save_x86_hvm.c the vcpus.
  */
 #ifndef XC_SR_SAVE_H
 #define XC_SR_SAVE_H
@@ -29,6 +30,7 @@
 
 #include "xc_sr_arena.h"
 #include "xc_sr_dirty.h"
+#include "xc_sr_encode.h"
 #include "xc_sr_env.h"
 #include "xc_sr_map.h"
 
@@ -66,6 +68,10 @@ struct xc_sr_save {
     bool checkpointed;
     struct save_callbacks *cb;
     uint64_t map_limit_pages; /* stay mapped at most; 0 = the default */
+    /* Checkpointed only, and only for a reader of ours: how pages are encoded. */
+    enum xc_sr_encode_mode encode;
+    bool ref_limit_given;     /* else a quarter of the host's free memory */
+    uint64_t ref_limit_bytes; /* for the reference image */
 
     /* own; the caller may read */
     bool suspended; /* suspend() was called and no postcopy() has answered yet */
@@ -89,6 +95,8 @@ struct xc_sr_save {
     struct xc_sr_map map;
     struct xc_sr_arena arena;
     struct xc_sr_batch *batch;
+    struct xc_sr_encoder *encoder;      /* NULL = PAGE_DATA */
+    struct xc_sr_encode_counts counted; /* up to the checkpoint before */
     uint64_t suspend_us, copy_us; /* of the last checkpoint: in suspend(), and until postcopy() */
 };
 
@@ -113,6 +121,16 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
 /* The guest is suspended: dirty and suspect pages into the arena. */
 int xc_sr_copy_dirty(struct xc_sr_save *s);
 int xc_sr_write_arena(struct xc_sr_save *s);
+
+/* xc_sr_save_encode.c */
+int xc_sr_encode_start(struct xc_sr_save *s);
+void xc_sr_encode_stop(struct xc_sr_save *s);
+/* A page that stays as it is during the call; page NULL: one without contents. */
+int xc_sr_encode_page(struct xc_sr_save *s, uint64_t pfn, uint32_t type, const void *page);
+/* The same for a page that the guest may be writing. */
+int xc_sr_encode_guest_page(struct xc_sr_save *s, uint64_t pfn, uint32_t type, const void *page);
+int xc_sr_encode_flush(struct xc_sr_save *s);
+void xc_sr_encode_checkpoint(struct xc_sr_save *s); /* all of it was written */
 
 /* xc_sr_save_dirty.c */
 int xc_sr_log_alloc(struct xc_sr_save *s);

@@ -64,6 +64,7 @@ static int flush(struct xc_sr_save *s)
     struct page_head head = page_head(b->count, b->pages);
     unsigned int n;
 
+    if (s->encoder) return xc_sr_encode_flush(s);
     if (!b->count) return 0;
     b->iov[0] = (struct iovec){&head, sizeof(head)};
     b->iov[1] = (struct iovec){b->entries, b->count * sizeof(b->entries[0])};
@@ -81,8 +82,9 @@ static int sink_to_stream(struct xc_sr_save *s, uint64_t pfn, uint32_t type, con
 {
     struct xc_sr_batch *b = s->batch;
 
-    if (page) b->data[b->pages++] = page;
     if (page) b->written++;
+    if (s->encoder) return xc_sr_encode_guest_page(s, pfn, type, page);
+    if (page) b->data[b->pages++] = page;
     b->entries[b->count++] = (uint64_t)type << SR_PFN_TYPE_SHIFT | pfn;
     return b->count == XC_SR_BATCH ? flush(s) : 0;
 }
@@ -169,6 +171,7 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
             pfns[n++] = pfn;
         if (xc_sr_save_check_stop(s)) return -1;
         if (take_pages(s, pfns, n, sink_to_stream)) return -1;
+        if (s->encoder) xc_sr_map_next_round(&s->map); /* it has copied them */
         if (s->batch->written < total)
             xtl_progress(s->env.lg, "xc", what, s->batch->written, total);
     }
@@ -208,12 +211,30 @@ static unsigned int count_data(const uint64_t *entries, unsigned int n)
     return pages;
 }
 
+static int encode_arena(struct xc_sr_save *s)
+{
+    const struct xc_sr_arena *a = &s->arena;
+    const uint8_t *data = a->data;
+    uint64_t i;
+
+    for (i = 0; i < a->entries_used; i++) {
+        uint32_t type = xc_sr_entry_type(a->entries[i]);
+        bool has_data = xc_sr_page_type_has_data(type);
+
+        if (xc_sr_encode_page(s, xc_sr_entry_pfn(a->entries[i]), type, has_data ? data : NULL))
+            return -1;
+        if (has_data) data += SR_PAGE_SIZE;
+    }
+    return xc_sr_encode_flush(s);
+}
+
 int xc_sr_write_arena(struct xc_sr_save *s)
 {
     struct xc_sr_arena *a = &s->arena;
     uint8_t *data = a->data;
     uint64_t at, left;
 
+    if (s->encoder) return encode_arena(s);
     for (at = 0; at < a->entries_used; at += XC_SR_BATCH) {
         unsigned int n, pages;
         struct page_head head;

@@ -296,7 +296,8 @@ static void report(libxl__remus *rm)
     s->hold_us = remus_now_us() - rm->suspended_us;
     s->ack_us = remus_now_us() - rm->committed_us;
     s->bytes = rm->stream_bytes;
-    s->pages = rm->stream_bytes / 4104; /* 4096 of data and 8 of pfn each; the rest is small */
+    /* Plain pages take 4096 of data and 8 of pfn each; the rest is small. */
+    s->pages = rm->helper.checkpoint_pages ? rm->helper.checkpoint_pages : rm->stream_bytes / 4104;
     s->unacked = rm->checkpoint - rm->acked;
     if (rm->netbuf && !libxl__netbuffer_stats(rm->gc, rm->netbuf, &nb)) {
         s->held_packets = nb.held_packets;

@@ -368,6 +368,8 @@ static void first_copy(libxl__egc *egc, libxl__epoch *ep)
     rm->helper.progress = copy_progress;
     rm->helper.exited = helper_exited;
     rm->checkpoint = 1;
+    rm->helper.encode = rm->info.acknowledged ? rm->info.compress : NULL;
+    rm->helper.encode_cache_mib = rm->info.compress_cache_mib;
     remus_wait_for(rm, WAIT_SUSPEND_CALL);
     rc = remus_stream_open(rm, &fd);
     if (!rc) rc = remus_stream_header(rm);

@@ -14,6 +14,7 @@
 #include <uuid/uuid.h>
 
 #include "libxl_remus.h"
+#include "xc_sr_encode.h"
 
 #define INTERVAL_DEFAULT_MS 200
 #define LIMIT_MS_MIN 200
@@ -55,6 +56,7 @@ static xentoollog_logger *own_logger(void)
 static int check_info(libxl__gc *gc, libxl_replication_info *in)
 {
     const char *const names[] = {in->domain_name, in->self_name, in->peer_name, in->session};
+    enum xc_sr_encode_mode mode;
     bool unsafe;
 
     libxl_defbool_setdefault(&in->remus.allow_unsafe, false);
@@ -66,6 +68,7 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
     unsafe = libxl_defbool_val(in->remus.allow_unsafe);
     if (!in->limit_ms) in->limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT;
     if (!in->netbuf_bytes) in->netbuf_bytes = LIBXL_REPLICATION_NETBUF_BYTES_DEFAULT;
+    if (!in->compress) in->compress = "auto";
     if (in->remus.interval <= 0) in->remus.interval = INTERVAL_DEFAULT_MS;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (!names[i]) {
@@ -84,6 +87,11 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
     if (in->netbuf_bytes < NETBUF_BYTES_MIN || in->netbuf_bytes > NETBUF_BYTES_MAX) {
         LOG(gc, ERROR, "replication: netbuf_bytes %lu is not within %u..%u",
             (unsigned long)in->netbuf_bytes, NETBUF_BYTES_MIN, NETBUF_BYTES_MAX);
+        return ERROR_INVAL;
+    }
+    if (!xc_sr_encode_parse(in->compress, &mode)) {
+        LOG(gc, ERROR, "replication: compress '%.20s' is not auto, none, delta or lz4",
+            in->compress);
         return ERROR_INVAL;
     }
     if (!unsafe && (!in->acknowledged || !libxl_defbool_val(in->remus.netbuf) ||
@@ -233,8 +241,8 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
 /* The operation keeps what it needs: the caller's strings may go when the call returns. */
 static void copy_info(libxl__remus *rm, const libxl_replication_info *info)
 {
-    const char **const strings[] = {&rm->info.arbiter, &rm->info.domain_name, &rm->info.self_name,
-                                    &rm->info.peer_name, &rm->info.session};
+    const char **const strings[] = {&rm->info.arbiter,   &rm->info.compress,  &rm->info.domain_name,
+                                    &rm->info.self_name, &rm->info.peer_name, &rm->info.session};
 
     rm->info = *info;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)

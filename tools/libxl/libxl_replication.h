@@ -33,7 +33,7 @@ typedef struct libxl_checkpoint_stats {
         hold_us; /* from suspend to release: the longest wait of a packet of the next epoch's start */
     uint64_t ack_us;       /* from the commit being queued to its acknowledgement */
     uint64_t bytes;        /* stream bytes of this checkpoint */
-    uint64_t pages;        /* 4 KiB pages sent, as counted on the stream */
+    uint64_t pages;        /* 4 KiB pages that were dirty, encoded or not */
     uint64_t device_bytes; /* device model state */
     uint64_t unacked;      /* checkpoints sent and not acknowledged, 0 or 1 */
     uint64_t held_packets; /* in the net buffer after the release */
@@ -52,6 +52,9 @@ typedef struct libxl_replication_info {
     const char *self_name, *peer_name;
     const char *session;      /* a uuid, the same on both sides */
     uint64_t netbuf_bytes;    /* limit of held output; 0: default */
+    /* How pages are encoded: "auto", "none", "delta", "lz4"; NULL: auto. Only when acknowledged. */
+    const char *compress;
+    uint64_t compress_cache_mib; /* for copies of what the backup has; 0: 1/4 of the free memory */
     uint64_t max_checkpoints; /* end gracefully after that many; 0: none */
     /* After every acknowledged checkpoint, on the operation's thread. May be NULL. */
     void (*checkpoint_done)(void *user, const libxl_checkpoint_stats *stats);

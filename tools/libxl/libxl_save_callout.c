@@ -70,8 +70,12 @@ static void handle_progress(libxl__egc *egc, libxl__save_callout *co, struct cur
     const char *context, *what;
     uint64_t done, total;
 
-    if (get_string(c, &context) && get_string(c, &what) && get(c, &done, 8) && get(c, &total, 8) &&
-        co->progress)
+    if (!get_string(c, &context) || !get_string(c, &what) || !get(c, &done, 8) ||
+        !get(c, &total, 8))
+        return;
+    if (!strcmp(what, HELPER_CHECKPOINT_PAGES))
+        co->checkpoint_pages = done;
+    else if (co->progress)
         co->progress(egc, co, done, total);
 }
 
@@ -159,6 +163,20 @@ static const char *helper_path(void)
     return path ? path : XENTWIN_LIBEXECDIR "/libxl-save-helper";
 }
 
+/* What the user's environment has of these names is none of the helper's business. */
+static void set_encode(const libxl__save_callout *co)
+{
+    char mib[24];
+
+    unsetenv("XENTWIN_ENCODE");
+    unsetenv("XENTWIN_ENCODE_CACHE");
+    if (!co->encode) return;
+    setenv("XENTWIN_ENCODE", co->encode, 1);
+    if (!co->encode_cache_mib) return;
+    snprintf(mib, sizeof(mib), "%" PRIu64, co->encode_cache_mib);
+    setenv("XENTWIN_ENCODE_CACHE", mib, 1);
+}
+
 static void run_helper(libxl__save_callout *co, int in, int out) __attribute__((noreturn));
 static void run_helper(libxl__save_callout *co, int in, int out)
 {
@@ -179,6 +197,7 @@ static void run_helper(libxl__save_callout *co, int in, int out)
     snprintf(domid, sizeof(domid), "%u", co->domid);
     snprintf(cbflags, sizeof(cbflags), "%u", CBFLAGS);
     setenv("LIBXL_SAVE_HELPER_GUARDED", "1", 1);
+    set_encode(co);
     libxl__exec(in, out, 2, path, argv);
 }
 

@@ -24,12 +24,17 @@ enum helper_call {
     HELPER_COMPLETE = 10
 };
 
+/* What our helper's progress is about when it tells the size of a checkpoint. */
+#define HELPER_CHECKPOINT_PAGES "Checkpoint pages"
+
 typedef struct libxl__save_callout libxl__save_callout;
 struct libxl__save_callout {
     /* caller fills */
     libxl__loop *loop;
     uint32_t domid;
-    int stream_fd; /* handed to the helper; the caller closes its copy after _start */
+    const char *encode; /* a word of --compress; NULL: the reader of the stream is not ours */
+    uint64_t encode_cache_mib; /* 0: the helper chooses */
+    int stream_fd;             /* handed to the helper; the caller closes its copy after _start */
     void *user;
     /* The helper asks; answer with libxl__save_callout_reply, now or later. arg: `enable` of SWITCH_LOGDIRTY, else 0. */
     void (*call)(libxl__egc *egc, libxl__save_callout *co, enum helper_call what, unsigned arg);
@@ -44,6 +49,7 @@ struct libxl__save_callout {
     unsigned char *buf;
     size_t used;
     bool completed, asked;
+    uint64_t checkpoint_pages; /* of the newest checkpoint, as an encoding helper tells; else 0 */
 };
 
 void libxl__save_callout_init(libxl__save_callout *co);

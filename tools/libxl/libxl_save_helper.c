@@ -206,32 +206,54 @@ static int save_pv(const struct xc_sr_env *env, const long *v, struct save_callb
     return rc ? -1 : 0;
 }
 
-static int save_domain(const long *v)
+/*
+ * Our library's word about how pages are encoded; a toolstack that says nothing may have a stock
+ * reader at the other end. false: after one line on stderr.
+ */
+static bool read_encode(struct xc_sr_save *s)
+{
+    const char *word = getenv("XENTWIN_ENCODE"), *cache = getenv("XENTWIN_ENCODE_CACHE");
+    long mib;
+
+    if (!word) return true;
+    if (!xc_sr_encode_parse(word, &s->encode)) {
+        fprintf(stderr,
+                "libxl-save-helper: XENTWIN_ENCODE is '%s', expected auto, none, delta or lz4\n",
+                word);
+        return false;
+    }
+    if (!cache) return true;
+    if (!parse_number("XENTWIN_ENCODE_CACHE", cache, 1, 1 << 24, &mib)) return false;
+    s->ref_limit_given = true;
+    s->ref_limit_bytes = (uint64_t)mib << 20;
+    return true;
+}
+
+static int save_domain(const long *v, struct xc_sr_save *s)
 {
     struct save_callbacks cb = {0};
     struct xc_sr_io io;
-    struct xc_sr_save s = {.env = {0}};
     bool orphaned;
     int rc = -1, pv;
 
     libxl__save_msgs_fill_save(&cb, (uint32_t)v[4]);
     xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
-    if (open_env(&s.env, &io, (uint32_t)v[2])) goto out;
-    pv = is_pv(&s.env);
+    if (open_env(&s->env, &io, (uint32_t)v[2])) goto out;
+    pv = is_pv(&s->env);
     if (pv < 0) goto out;
     if (pv) {
-        rc = save_pv(&s.env, v, &cb);
+        rc = save_pv(&s->env, v, &cb);
         goto out;
     }
-    s.live = v[3] & XCFLAGS_LIVE;
-    s.verify = v[3] & XCFLAGS_DEBUG;
-    s.checkpointed = v[5] == XC_STREAM_REMUS;
-    s.cb = &cb;
-    rc = xc_sr_save(&s);
+    s->live = v[3] & XCFLAGS_LIVE;
+    s->verify = v[3] & XCFLAGS_DEBUG;
+    s->checkpointed = v[5] == XC_STREAM_REMUS;
+    s->cb = &cb;
+    rc = xc_sr_save(s);
 out:
     if (!rc) errno = 0;
     rc = libxl__save_msgs_complete(rc, errno);
-    close_env(&s.env);
+    close_env(&s->env);
     orphaned = rc && xc_sr_io_stopped(&io) == XC_SR_PARENT_DIED;
     xc_sr_io_dispose(&io);
     if (orphaned) recover_orphan((uint32_t)v[2], (int)v[0]);
@@ -288,13 +310,15 @@ static int usage(void)
 
 static int main_save(int argc, char **argv)
 {
+    struct xc_sr_save s = {.env = {0}};
     unsigned long needed = CB(SUSPEND);
     long v[SAVE_ARGUMENTS];
 
     if (!parse_arguments(save_arguments, SAVE_ARGUMENTS, argc, argv, v)) return 2;
     if (v[5] == XC_STREAM_REMUS) needed |= CB(POSTCOPY) | CB(CHECKPOINT);
     if (!check_callbacks(v[4], needed)) return 2;
-    return save_domain(v) ? 1 : 0;
+    if (v[5] == XC_STREAM_REMUS && !read_encode(&s)) return 2;
+    return save_domain(v, &s) ? 1 : 0;
 }
 
 static int main_restore(int argc, char **argv)

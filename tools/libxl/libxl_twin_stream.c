@@ -251,6 +251,7 @@ static const char *xc_order_check(const libxl__twin_stream *ts, uint32_t type)
         if (ts->checkpoint > 1) return "belongs into the first checkpoint";
         return st->once_seen & 1u << type ? "comes twice" : NULL;
     case SR_REC_PAGE_DATA:
+    case SR_REC_ENCODED_PAGES:
         return statics_end ? NULL : "comes before STATIC_DATA_END";
     case SR_REC_END:
     case SR_REC_VERIFY:
