@@ -188,14 +188,17 @@ static int catch_signals(struct receiver *rv)
     return libxl__ev_fd_register(rv->loop, &rv->signal_ev, signalled, rv->signal_fd, POLLIN);
 }
 
-static const char *helper_path(struct receiver *rv)
+/* The stock helper does not know encoded pages. NULL in *path: the environment names one. */
+static int find_helper(struct receiver *rv, const char **path)
 {
     static const char ours[] = XENTWIN_LIBEXECDIR "/libxl-save-helper";
 
-    if (getenv("LIBXL_SAVE_HELPER")) return NULL;
-    if (!access(ours, X_OK)) return ours;
-    LOG(&rv->gc, WARN, "%s is not there: using the stock helper", ours);
-    return NULL;
+    *path = NULL;
+    if (getenv("LIBXL_SAVE_HELPER")) return 0;
+    *path = ours;
+    if (!access(ours, X_OK)) return 0;
+    LOGE(&rv->gc, ERROR, "cannot run %s, which reads the guest's pages", ours);
+    return ERROR_FAIL;
 }
 
 static int start_twin(struct receiver *rv)
@@ -203,6 +206,7 @@ static int start_twin(struct receiver *rv)
     const struct twin_options *o = rv->opts;
     libxl__twin *t = &rv->twin;
     const char *env = getenv("XENTWIN_STOCK_XL");
+    int rc;
 
     t->loop = rv->loop;
     t->recv_fd = o->in_fd;
@@ -225,7 +229,8 @@ static int start_twin(struct receiver *rv)
     rv->argv[1] = "migrate-receive";
     rv->argv[2] = o->no_monitor ? "-e" : NULL;
     t->argv = rv->argv;
-    t->helper = helper_path(rv);
+    rc = find_helper(rv, &t->helper);
+    if (rc) return rc;
     libxl__twin_lock_find(XL_CONF, rv->lock, sizeof(rv->lock));
     snprintf(rv->own_lock, sizeof(rv->own_lock), "%s/xl-%.64s.lock", control_dir(), o->domain);
     t->lock = rv->lock;
