@@ -32,9 +32,14 @@ static bool helper_alive, helper_waits, suspend_due, terminated;
 static libxl__qmp_cmd *qmp_due;
 static libxl__arbiter *arbiter_due;
 
-static bool faulty(void)
+bool world_faulty(void)
 {
     return ++world.calls == world.fail_call;
+}
+
+static bool faulty(void)
+{
+    return world_faulty();
 }
 
 static int64_t fake_now(void *user)
@@ -398,6 +403,11 @@ int libxl__control_call(libxl__gc *gc, const char *side, const char *domain, con
 }
 
 /* --- the test's hand on it --- */
+static int fake_link(void *user, unsigned disk)
+{
+    return faulty() ? -1 : null_fd;
+}
+
 void world_start(const struct world_setup *setup)
 {
     libxl_replication_info info;
@@ -428,6 +438,13 @@ void world_start(const struct world_setup *setup)
     info.session = "s";
     info.max_checkpoints = setup->checkpoints;
     info.lg = quiet;
+    if (setup->disks) {
+        static const char *const names[] = {"xvda", "xvdb"};
+
+        info.disks = names;
+        info.num_disks = 2;
+        info.disk_link = fake_link;
+    }
     hvm = setup->hvm;
     null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     libxl_replication_start(NULL, &info, 1, null_fd, null_fd, NULL);
@@ -466,9 +483,10 @@ void world_turn(void)
 {
     libxl__egc egc = {loop};
 
-    void (*const turns[])(libxl__egc *) = {helper_turn, guest_turn, backup_turn, rest_turn};
+    void (*const turns[])(libxl__egc *) = {helper_turn, guest_turn, backup_turn, rest_turn,
+                                           world_disks_turn};
 
-    for (int i = 0; i < 4 && !world.completions; i++)
+    for (int i = 0; i < 5 && !world.completions; i++)
         turns[i](&egc);
     if (!world.completions) libxl__loop_once(loop, 50);
 }

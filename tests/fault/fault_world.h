@@ -6,8 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "libxl_ev.h"
+
 struct world_setup {
-    bool hvm, rule_backup, netbuf;
+    bool hvm, rule_backup, netbuf, disks;
     unsigned checkpoints; /* ends gracefully after that many */
 };
 
@@ -23,6 +25,7 @@ struct world {
     bool early_output, denied, granted;
     bool backup_has_checkpoint, twin_dropped;
     uint64_t plugged, acked, released;
+    bool disks_protected, disks_unprotected, early_barrier;
     int open_things;
 };
 extern struct world world;
@@ -34,5 +37,11 @@ void world_lose_peer(void);
 void world_kill_helper(void);
 void world_end_guest(void);
 void world_abort(void);
+void world_lose_disks(void);
+
+/* Is this the call that fails? */
+bool world_faulty(void);
+/* fault_disks.c */
+void world_disks_turn(libxl__egc *egc);
 
 #endif

@@ -19,10 +19,11 @@
 
 #include "fault_world.h"
 
-enum what { NOTHING, CALL_FAILS, PEER_LOST, HELPER_DIES, GUEST_ENDS, USER_ABORTS };
+enum what { NOTHING, CALL_FAILS, PEER_LOST, HELPER_DIES, GUEST_ENDS, USER_ABORTS, DISKS_LOST };
 
 static const char *const names[] = {"nothing",     "the n-th call fails", "peer lost",
-                                    "helper dies", "guest ends",          "user aborts"};
+                                    "helper dies", "guest ends",          "user aborts",
+                                    "disks lost"};
 
 static void judge(enum what what, int n, const struct world_setup *s)
 {
@@ -32,6 +33,11 @@ static void judge(enum what what, int n, const struct world_setup *s)
     if (w->completions != 1) fail_msg("%s, n = %d: %d completions", names[what], n, w->completions);
     if (w->early_output) fail_msg("%s, n = %d: output before its acknowledgement", names[what], n);
     if (w->open_things) fail_msg("%s, n = %d: %d things left open", names[what], n, w->open_things);
+    if (w->early_barrier) fail_msg("%s, n = %d: barrier or commit out of order", names[what], n);
+    if (w->disks_unprotected && w->denied)
+        fail_msg("%s, n = %d: disks go on where the guest may not", names[what], n);
+    if (w->disks_protected && !w->disks_unprotected && !w->denied)
+        fail_msg("%s, n = %d: disks are still protected", names[what], n);
     if (w->guest == GUEST_IS_ENDED) return;
     if (w->guest == GUEST_IS_PAUSED) {
         if (w->plug == PLUG_NONE && w->netbuf_wanted)
@@ -64,6 +70,8 @@ static int run(enum what what, int n, const struct world_setup *setup)
                 world_end_guest();
             else if (what == USER_ABORTS)
                 world_abort();
+            else if (what == DISKS_LOST)
+                world_lose_disks();
         }
         world.turns = turn;
         world_turn();
@@ -87,12 +95,13 @@ static void every_guest_and_rule(enum what what)
     for (int hvm = 0; hvm < 2; hvm++)
         for (int rule = 0; rule < 2; rule++)
             for (int netbuf = 0; netbuf < 2; netbuf++)
-                sweep(what, (struct world_setup){hvm, rule, netbuf, 4});
+                for (int disks = 0; disks < 2; disks++)
+                    sweep(what, (struct world_setup){hvm, rule, netbuf, disks, 4});
 }
 
 static void t_remus_plain_run_releases_every_epoch(void **state)
 {
-    struct world_setup s = {false, false, true, 5};
+    struct world_setup s = {false, false, true, true, 5};
 
     run(NOTHING, 0, &s);
     assert_int_equal(world.result, 0);
@@ -125,6 +134,11 @@ static void t_remus_abort_at_any_turn_ends_gracefully(void **state)
     every_guest_and_rule(USER_ABORTS);
 }
 
+static void t_remus_disks_lost_at_any_turn_guest_goes_on(void **state)
+{
+    every_guest_and_rule(DISKS_LOST);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +148,7 @@ int main(void)
         cmocka_unit_test(t_remus_helper_killed_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_guest_ends_at_any_turn_no_twin),
         cmocka_unit_test(t_remus_abort_at_any_turn_ends_gracefully),
+        cmocka_unit_test(t_remus_disks_lost_at_any_turn_guest_goes_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,7 @@
  *  5. Any error leads to remus_undo_plan (libxl_remus_end.c).
  */
 #include "libxl_remus.h"
+#include "libxl_remus_disks.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -32,6 +33,7 @@
 #define LIMIT_NETLINK_MS 10000
 #define LIMIT_COPY_MS 60000
 #define LIMIT_QMP_MS 60000
+#define LIMIT_DISK_MS 30000
 #define LIMIT_SEND_MS 600000 /* a living but slow backup; a dead one is noticed by its silence */
 #define LEASE_POLL_MS 20
 
@@ -58,6 +60,7 @@ const struct step remus_plan[] = {
     {"stop the device model", stop_devices, LIMIT_QMP_MS},
     {"copy dirty memory", copy_memory, LIMIT_COPY_MS},
     {"save the device state", await_device_state, LIMIT_QMP_MS},
+    {"close the disks' epoch", remus_close_disks_epoch, LIMIT_DISK_MS},
     {"resume the guest", resume_guest, LIMIT_QMP_MS},
     {"send the memory", send_memory, LIMIT_SEND_MS},
     {"send the device state", send_device_state, LIMIT_SEND_MS},

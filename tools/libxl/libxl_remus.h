@@ -11,6 +11,7 @@
 #include "libxl_arbiter.h"
 #include "libxl_channel.h"
 #include "libxl_control.h"
+#include "libxl_disk_device.h"
 #include "libxl_dom_suspend.h"
 #include "libxl_epoch.h"
 #include "libxl_guard.h"
@@ -36,7 +37,8 @@ enum remus_wait {
     WAIT_STOPPED,
     WAIT_VERDICT,
     WAIT_HELPER_GONE,
-    WAIT_LATE_SUSPEND
+    WAIT_LATE_SUSPEND,
+    WAIT_DISKS
 };
 
 /* Who may run, decided in the undo plan. */
@@ -66,6 +68,8 @@ typedef struct libxl__remus {
     libxl__netbuffer *netbuf;
     libxl__ev_xswatch nic_watch;
     int nics; /* that the net buffer holds */
+    libxl__disk_device disks;
+    unsigned disk_percent; /* of the synchronisation, that was last told */
     libxl__save_callout helper;
     libxl__guard guard;
     libxl__arbiter arbiter;

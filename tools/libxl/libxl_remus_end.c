@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "libxl_remus.h"
+#include "libxl_remus_disks.h"
 
 #define LIMIT_LOCAL_MS 20000
 #define LIMIT_QMP_MS 35000
@@ -35,6 +36,7 @@ const struct step remus_undo_plan[] = {
     {"run the guest behind its plug", run_behind_plug, LIMIT_QMP_MS},
     {"end the twin", end_twin, LIMIT_STOP_MS},
     {"decide who goes on", decide_fate, NO_LIMIT}, /* the arbiter has its own limit */
+    {"settle the disks", remus_settle_disks, LIMIT_LOCAL_MS},
     {"settle the guest", settle_guest, LIMIT_QMP_MS},
     {"settle the output", settle_output, LIMIT_LOCAL_MS},
     {"end the save helper", end_helper, HELPER_GRACE_MS + 5000},

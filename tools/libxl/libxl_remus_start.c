@@ -13,6 +13,7 @@
 
 #include "libxl_channel_frame.h"
 #include "libxl_remus.h"
+#include "libxl_remus_disks.h"
 
 #define LIMIT_LOCAL_MS 20000
 #define LIMIT_GREET_MS 60000
@@ -64,8 +65,10 @@ const struct step remus_setup_plan[] = {
     {"set up the net buffer", set_up_output, LIMIT_LOCAL_MS},
     {"start the guard", start_guard, LIMIT_LOCAL_MS},
     {"greet the backup", greet_backup, LIMIT_GREET_MS},
+    {"synchronise the disks while the guest runs", remus_sync_disks, NO_LIMIT},
     {"prepare the guest", prepare_guest, LIMIT_LOCAL_MS},
     {"copy the memory while the guest runs", first_copy, NO_LIMIT},
+    {"tag the disks' writes", remus_protect_disks, LIMIT_LOCAL_MS},
     {0},
 };
 
@@ -188,6 +191,7 @@ static void ack_came(libxl__egc *egc, libxl__remus *rm, uint64_t n)
         return;
     }
     rm->acked = n;
+    remus_commit_disks(rm);
     libxl__guard_update(&rm->guard, 'P', n);
     remus_event(egc, rm, WAIT_ACK, 0);
 }
@@ -364,12 +368,12 @@ static void first_copy(libxl__egc *egc, libxl__epoch *ep)
     rm->helper.loop = rm->loop;
     rm->helper.domid = rm->domid;
     rm->helper.user = rm;
+    rm->helper.encode = rm->info.acknowledged ? rm->info.compress : NULL;
+    rm->helper.encode_cache_mib = rm->info.compress_cache_mib;
     rm->helper.call = helper_calls;
     rm->helper.progress = copy_progress;
     rm->helper.exited = helper_exited;
     rm->checkpoint = 1;
-    rm->helper.encode = rm->info.acknowledged ? rm->info.compress : NULL;
-    rm->helper.encode_cache_mib = rm->info.compress_cache_mib;
     remus_wait_for(rm, WAIT_SUSPEND_CALL);
     rc = remus_stream_open(rm, &fd);
     if (!rc) rc = remus_stream_header(rm);

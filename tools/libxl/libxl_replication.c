@@ -79,6 +79,10 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
         LOG(gc, ERROR, "replication: COLO is not available");
         return ERROR_FEATURE_REMOVED;
     }
+    if (in->num_disks && (!in->acknowledged || !in->disks || !in->disk_link)) {
+        LOG(gc, ERROR, "replication: disks need acknowledgement, their names and disk_link");
+        return ERROR_INVAL;
+    }
     if (in->limit_ms < LIMIT_MS_MIN || in->limit_ms > LIMIT_MS_MAX) {
         LOG(gc, ERROR, "replication: limit_ms %d is not within %d..%d", in->limit_ms, LIMIT_MS_MIN,
             LIMIT_MS_MAX);
@@ -153,6 +157,7 @@ static void dispose(libxl__remus *rm)
     libxl__dom_suspend_dispose(&rm->suspend);
     libxl__qmp_close(rm->qmp);
     libxl__ev_xswatch_deregister(rm->loop, &rm->nic_watch);
+    libxl__disk_device_dispose(&rm->disks);
     libxl__save_callout_dispose(&rm->helper);
     libxl__guard_stop(&rm->guard);
     libxl__control_dispose(&rm->control);
@@ -196,6 +201,7 @@ static void init_all(libxl__remus *rm)
     libxl__epoch_init(&rm->epoch);
     libxl__ev_time_init(&rm->timer);
     libxl__ev_xswatch_init(&rm->nic_watch);
+    libxl__disk_device_init(&rm->disks);
     libxl__channel_init(&rm->channel);
     libxl__dom_suspend_init(&rm->suspend);
     libxl__qmp_cmd_init(&rm->qmp_first);
@@ -238,6 +244,16 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
     return rc;
 }
 
+static void copy_disks(libxl__remus *rm)
+{
+    unsigned n = rm->info.disks ? rm->info.num_disks : 0;
+    const char **names = libxl__zalloc(rm->gc, (n + 1) * sizeof(*names));
+
+    for (unsigned i = 0; i < n; i++)
+        names[i] = libxl__strdup(rm->gc, rm->info.disks[i]);
+    if (rm->info.disks) rm->info.disks = names;
+}
+
 /* The operation keeps what it needs: the caller's strings may go when the call returns. */
 static void copy_info(libxl__remus *rm, const libxl_replication_info *info)
 {
@@ -247,6 +263,7 @@ static void copy_info(libxl__remus *rm, const libxl_replication_info *info)
     rm->info = *info;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         if (*strings[i]) *strings[i] = libxl__strdup(rm->gc, *strings[i]);
+    copy_disks(rm);
 }
 
 LIBXL_REPLICATION_EXPORT int libxl_replication_start(libxl_ctx *ctx,

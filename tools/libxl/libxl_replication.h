@@ -56,6 +56,15 @@ typedef struct libxl_replication_info {
     const char *compress;
     uint64_t compress_cache_mib; /* for copies of what the backup has; 0: 1/4 of the free memory */
     uint64_t max_checkpoints; /* end gracefully after that many; 0: none */
+    /*
+     * Replicated disks: the virtual devices' names, in any order, and a function that makes the link of disk i: a connected
+     * stream (the library takes it over) that leads to `xentwin-disk attach` at the backup, or -1 when there is none. It is
+     * called on the operation's thread, once per disk, and must not wait for the other host. Disks that are not named are not
+     * replicated. Disks need `acknowledged`.
+     */
+    const char *const *disks;
+    unsigned num_disks;
+    int (*disk_link)(void *user, unsigned i);
     /* After every acknowledged checkpoint, on the operation's thread. May be NULL. */
     void (*checkpoint_done)(void *user, const libxl_checkpoint_stats *stats);
     /* Something that a person should read (one line, no newline): protected, link lost, ... May be NULL. */

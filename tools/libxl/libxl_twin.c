@@ -18,6 +18,8 @@
 
 /* While the child has that much of checkpoint 1 still to take, the primary waits. */
 #define COPY_BACKLOG (8u << 20)
+/* The disks' instances, until they have applied what is committed. */
+#define LIMIT_DISKS_MS 120000
 /* From END to a running guest: devices, hotplug scripts, device model. */
 #define LIMIT_PROMOTE_MS 300000
 /* The child after it has reported success. */
@@ -130,6 +132,7 @@ static void drop(libxl__twin *t, enum twin_outcome outcome)
     set_state(t, TWIN_DROPPING);
     t->outcome = outcome;
     t->ack_due = false;
+    libxl__twin_disk_drop(&t->disk);
     libxl__arbiter_dispose(&t->arbiter);
     libxl__twin_child_close(&t->child);
     clean(t);
@@ -151,20 +154,45 @@ static void __attribute__((format(printf, 2, 3))) give_up(libxl__twin *t, const 
 
 /* ---- up ---- */
 
+/* The disks are those of the last committed checkpoint: now its memory. */
+static void promote_memory(libxl__twin *t)
+{
+    if (libxl__twin_stream_finish(&t->stream)) {
+        give_up(t, "%s", t->stream.why);
+        return;
+    }
+    libxl__ev_time_deregister(t->loop, &t->timer);
+    set_timer(t, LIMIT_PROMOTE_MS);
+    libxl__twin_child_more(&t->child);
+}
+
+static void disks_promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
+{
+    libxl__twin *t = td->user;
+
+    if (t->state != TWIN_PROMOTING) return;
+    if (rc)
+        give_up(t, "%s", td->set.why);
+    else
+        promote_memory(t);
+}
+
 static void promote(libxl__twin *t)
 {
+    int rc;
+
     assert(t->stream.committed && t->child_live);
     tell(t, "starting the guest here, from checkpoint %llu",
          (unsigned long long)t->stream.committed);
     set_state(t, TWIN_PROMOTING);
     libxl__channel_dispose(&t->channel);
     t->link_lost = true;
-    if (libxl__twin_stream_finish(&t->stream)) {
-        give_up(t, "%s", t->stream.why);
-        return;
-    }
-    set_timer(t, LIMIT_PROMOTE_MS);
-    libxl__twin_child_more(&t->child);
+    set_timer(t, LIMIT_DISKS_MS);
+    rc = libxl__twin_disk_promote(&t->disk, t->stream.committed);
+    if (rc == 1)
+        promote_memory(t);
+    else if (rc)
+        give_up(t, "%s", t->disk.set.why);
 }
 
 static void verdict_came(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
@@ -283,6 +311,11 @@ static void data_came(libxl__twin *t, uint64_t n, const void *body, size_t len)
         give_up(t, "%s", t->stream.why);
         return;
     }
+    /* The primary has linked the disks before it sends memory. */
+    if (libxl__twin_disk_attach(&t->disk)) {
+        give_up(t, "%s", t->disk.set.why);
+        return;
+    }
     t->unconsumed += len;
     report_consumed(t);
     libxl__twin_child_more(&t->child);
@@ -302,24 +335,76 @@ static void acknowledge(libxl__twin *t)
     }
 }
 
-static void commit_came(libxl__twin *t, uint64_t n, const unsigned char *body)
+static void acknowledge_if_due(libxl__twin *t)
+{
+    if (t->ack_due && !t->ack_debt && !t->disks_due && t->state != TWIN_LOOKING) acknowledge(t);
+}
+
+/* Memory is whole, and the disks have all of the epoch: from here on the checkpoint counts. */
+static void commit_checkpoint(libxl__twin *t)
 {
     size_t debt = backlog(t);
+    uint64_t n = t->commit_n;
+    int rc;
 
-    if (t->ack_due) {
-        give_up(t, "commit of checkpoint %llu before the one before was acknowledged",
-                (unsigned long long)n);
-        return;
-    }
-    if (libxl__twin_stream_commit(&t->stream, n, channel_get64(body), channel_get64(body + 8))) {
+    t->commit_n = 0;
+    if (libxl__twin_stream_commit(&t->stream, n, channel_get64(t->commit_body),
+                                  channel_get64(t->commit_body + 8))) {
         give_up(t, "%s", t->stream.why);
         return;
     }
     t->ack_due = true;
     t->ack_debt = debt;
+    rc = libxl__twin_disk_commit(&t->disk, n);
+    t->disks_due = !rc;
+    if (rc && rc != 1) {
+        give_up(t, "%s", t->disk.set.why);
+        return;
+    }
     libxl__twin_child_more(&t->child);
     report_consumed(t);
-    if (!debt && t->state != TWIN_LOOKING) acknowledge(t);
+    acknowledge_if_due(t);
+}
+
+static void commit_came(libxl__twin *t, uint64_t n, const unsigned char *body)
+{
+    if (t->ack_due || t->commit_n) {
+        give_up(t, "commit of checkpoint %llu before the one before was acknowledged",
+                (unsigned long long)n);
+        return;
+    }
+    t->commit_n = n;
+    memcpy(t->commit_body, body, sizeof(t->commit_body));
+    if (libxl__twin_disk_have(&t->disk, n)) commit_checkpoint(t);
+}
+
+/* ---- the disks ---- */
+
+static void disks_ready(libxl__egc *egc, libxl__twin_disk *td)
+{
+    libxl__twin *t = td->user;
+
+    if (receiving(t) && t->commit_n) commit_checkpoint(t);
+}
+
+static void disks_committed(libxl__egc *egc, libxl__twin_disk *td, int rc)
+{
+    libxl__twin *t = td->user;
+
+    if (!receiving(t)) return;
+    if (rc) {
+        give_up(t, "%s", td->set.why);
+        return;
+    }
+    t->disks_due = false;
+    acknowledge_if_due(t);
+}
+
+static void disks_gone(libxl__egc *egc, libxl__twin_disk *td)
+{
+    libxl__twin *t = td->user;
+
+    if (receiving(t)) give_up(t, "%s", td->set.why);
 }
 
 static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint64_t arg,
@@ -371,7 +456,7 @@ static void handed(libxl__egc *egc, libxl__twin_child *c, size_t n)
     report_consumed(t);
     if (!t->ack_due) return;
     t->ack_debt -= n < t->ack_debt ? n : t->ack_debt;
-    if (!t->ack_debt) acknowledge(t);
+    acknowledge_if_due(t);
 }
 
 static void child_says(libxl__egc *egc, libxl__twin_child *c, const char *line)
@@ -524,6 +609,7 @@ void libxl__twin_init(libxl__twin *t)
     t->recv_fd = t->send_fd = -1;
     libxl__channel_init(&t->channel);
     libxl__twin_child_init(&t->child);
+    libxl__twin_disk_init(&t->disk);
     libxl__twin_domains_init(&t->domains);
     libxl__arbiter_init(&t->arbiter);
     libxl__control_init(&t->control);
@@ -557,6 +643,19 @@ static int start_channel(libxl__twin *t)
     return libxl__channel_start(ch);
 }
 
+static void prepare_disks(libxl__twin *t)
+{
+    t->disk.loop = t->loop;
+    t->disk.domain = t->c.domain;
+    t->disk.vdevs = t->disks;
+    t->disk.n = t->num_disks;
+    t->disk.user = t;
+    t->disk.ready = disks_ready;
+    t->disk.committed = disks_committed;
+    t->disk.promoted = disks_promoted;
+    t->disk.gone = disks_gone;
+}
+
 static int start_looking(libxl__twin *t)
 {
     t->domains.loop = t->loop;
@@ -573,6 +672,7 @@ int libxl__twin_start(libxl__twin *t)
     int rc;
 
     t->state = TWIN_LOOKING;
+    prepare_disks(t);
     rc = libxl__twin_stream_init(&t->stream, t->hold_limit);
     if (!rc) rc = libxl__twin_stream_prefix(&t->stream, t->prefix, t->prefix_len);
     if (!rc) rc = start_channel(t);
@@ -604,6 +704,7 @@ void libxl__twin_dispose(libxl__twin *t)
     libxl__channel_dispose(&t->channel);
     if (t->with_control) libxl__control_dispose(&t->control);
     if (t->lock) unlink(t->own_lock);
+    libxl__twin_disk_dispose(&t->disk);
     libxl__twin_child_dispose(&t->child);
     libxl__twin_domains_dispose(&t->domains);
     libxl__twin_stream_dispose(&t->stream);

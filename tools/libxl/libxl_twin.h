@@ -19,8 +19,8 @@
  *   LEAVING     last words are written, the child is waited for -> finished()
  *
  * Invariants
- *  1. Checkpoint n is acknowledged only when all of it is held and everything before it was handed
- * on.
+ *  1. Checkpoint n is acknowledged only when all of it is held, everything before it was handed
+ * on, and every replicated disk has its barrier n and has noted that n counts.
  *  2. After the decision to drop nothing can promote; after the decision to promote nothing is
  * acknowledged or echoed any more.
  *  3. The stream ends (END is handed on) only in PROMOTING, at the last committed checkpoint.
@@ -33,6 +33,7 @@
 #include "libxl_channel.h"
 #include "libxl_control.h"
 #include "libxl_twin_child.h"
+#include "libxl_twin_disk.h"
 #include "libxl_twin_domains.h"
 #include "libxl_twin_stream.h"
 
@@ -71,6 +72,8 @@ struct libxl__twin {
     const char *helper;          /* the child's LIBXL_SAVE_HELPER, or NULL */
     const char *lock, *own_lock; /* libxl_twin_lock.h; NULL: the common lock */
     bool with_control;           /* offer the control socket */
+    const char *const *disks; /* replicated ones: virtual devices' names */
+    unsigned num_disks;
     void *user;
     /* One line for a person. */
     void (*message)(void *user, const char *line);
@@ -82,6 +85,7 @@ struct libxl__twin {
     libxl__channel channel;
     libxl__twin_stream stream;
     libxl__twin_child child;
+    libxl__twin_disk disk;
     libxl__twin_domains domains;
     libxl__arbiter arbiter;
     libxl__control control;
@@ -90,6 +94,9 @@ struct libxl__twin {
     bool link_lost, error_sent;
     uint64_t acked;
     bool ack_due;
+    uint64_t commit_n;            /* its COMMIT came and its disks are not here yet; 0: none */
+    unsigned char commit_body[16];
+    bool disks_due;               /* the disks have not noted yet that the due checkpoint counts */
     uint64_t ack_debt;      /* bytes to hand on before the due ACK may go */
     size_t unconsumed;      /* DATA bytes taken and not yet reported to the channel */
     unsigned admin_request; /* control request that waits for the end; 0: none */
@@ -116,6 +123,8 @@ struct twin_options {
     const char *session;     /* uuid */
     uint64_t hold_limit;     /* 0: from the configuration */
     bool no_monitor;         /* -e for the stock receiver */
+    const char *const *disks; /* replicated ones */
+    unsigned num_disks;
     const char *stock_xl;    /* NULL: XENTWIN_STOCK_XL of the environment or the build */
     int in_fd, out_fd;       /* 0 and 1 */
     const char

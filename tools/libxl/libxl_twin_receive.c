@@ -236,6 +236,8 @@ static int start_twin(struct receiver *rv)
     t->lock = rv->lock;
     t->own_lock = rv->own_lock;
     t->with_control = true;
+    t->disks = o->disks;
+    t->num_disks = o->num_disks;
     t->user = rv;
     t->message = say;
     t->finished = twin_finished;
