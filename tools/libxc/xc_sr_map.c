@@ -73,13 +73,14 @@ static void make_room(struct xc_sr_map *map)
 static int map_chunk(const struct xc_sr_map *map, uint64_t chunk, struct xc_sr_chunk *c)
 {
     unsigned int n = chunk_pages(map, chunk), i;
+    int prot = PROT_READ | (map->writable ? PROT_WRITE : 0);
     xen_pfn_t pfns[XC_SR_CHUNK_PAGES] = {0};
     int errs[XC_SR_CHUNK_PAGES];
 
     for (i = 0; i < n; i++)
         pfns[i] = chunk * XC_SR_CHUNK_PAGES + i;
     memset(c, 0, sizeof(*c));
-    c->base = xenforeignmemory_map(map->env->fmem, map->env->domid, PROT_READ, n, pfns, errs);
+    c->base = xenforeignmemory_map(map->env->fmem, map->env->domid, prot, n, pfns, errs);
     if (!c->base) {
         SR_ERRNO(map->env, "cannot map guest pages from pfn %#lx on", (unsigned long)pfns[0]);
         return -1;
@@ -89,7 +90,7 @@ static int map_chunk(const struct xc_sr_map *map, uint64_t chunk, struct xc_sr_c
     return 0;
 }
 
-const void *xc_sr_map_page(struct xc_sr_map *map, uint64_t pfn)
+static uint8_t *find_page(struct xc_sr_map *map, uint64_t pfn)
 {
     uint64_t chunk = pfn / XC_SR_CHUNK_PAGES;
     unsigned int i = (unsigned int)(pfn % XC_SR_CHUNK_PAGES);
@@ -109,6 +110,16 @@ const void *xc_sr_map_page(struct xc_sr_map *map, uint64_t pfn)
     if (page_present(c, i)) return c->base + (size_t)i * XC_PAGE_SIZE;
     errno = ENOENT;
     return NULL;
+}
+
+const void *xc_sr_map_page(struct xc_sr_map *map, uint64_t pfn)
+{
+    return find_page(map, pfn);
+}
+
+void *xc_sr_map_page_rw(struct xc_sr_map *map, uint64_t pfn)
+{
+    return find_page(map, pfn);
 }
 
 void xc_sr_map_next_round(struct xc_sr_map *map)

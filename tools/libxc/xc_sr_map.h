@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The guest's memory, mapped read-only for as long as it is useful.
+ * The guest's memory, mapped for as long as it is useful.
  *
  * Mapping and unmapping a page costs several times what copying it does, so chunks of the guest's
  * address space stay mapped between checkpoints. A mapped page that the guest gives back is pinned
@@ -28,6 +28,7 @@ struct xc_sr_map {
     const struct xc_sr_env *env;
     uint64_t pfns;
     uint64_t limit_chunks; /* at most so many stay mapped */
+    bool writable;         /* the caller sets it after xc_sr_map_init() */
     /* own */
     struct xc_sr_chunk *chunks;
     uint64_t mapped_chunks;
@@ -46,6 +47,7 @@ void xc_sr_map_dispose(struct xc_sr_map *map); /* safe twice, and on zeroes */
  * xc_sr_map_next_round(): at the limit, chunks that this round has not used are given up.
  */
 const void *xc_sr_map_page(struct xc_sr_map *map, uint64_t pfn);
+void *xc_sr_map_page_rw(struct xc_sr_map *map, uint64_t pfn); /* of a writable map */
 void xc_sr_map_next_round(struct xc_sr_map *map);
 
 /* Is the page mapped right now? Never maps. */
