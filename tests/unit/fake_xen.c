@@ -190,6 +190,7 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     memset(info, 0, sizeof(*info));
     info->domid = first;
     info->hvm = 1;
+    info->paused = dom->paused;
     info->shutdown = dom->suspended;
     info->shutdown_reason = SHUTDOWN_suspend;
     info->max_memkb = FAKE_GFNS * 4;

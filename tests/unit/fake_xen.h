@@ -24,7 +24,7 @@ struct fake_dom {
     int32_t mfn[FAKE_GFNS]; /* -1 = nothing there */
     uint8_t unlogged[FAKE_GFNS];
     uint8_t dirty[FAKE_GFNS];
-    bool log_on, suspended, exists;
+    bool log_on, suspended, paused, exists;
     uint8_t context[FAKE_CONTEXT_SIZE];
     uint64_t params[64];
     uint32_t tsc_khz;
