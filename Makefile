@@ -33,9 +33,10 @@ demo:
 	@$(MAKE) all
 	@tests/lab/demo
 
+# LAB=1 adds the pause on two real Xen hosts, next to the stock xl: some minutes
 bench: all
-	@scripts/install-deps lab
-	@LAB=bench tests/lab/run-check-lab pause
+	@tests/bench/run $(BUILD)
+	@[ -z "$(LAB)" ] || { scripts/install-deps lab && LAB=bench tests/lab/run-check-lab pause; }
 
 fuzz:
 	@scripts/install-deps fuzz
