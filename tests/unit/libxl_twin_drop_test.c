@@ -89,6 +89,23 @@ static void t_twin_link_lost_before_first_checkpoint_drops(void **state)
     assert_false(noted(f, "running"));
 }
 
+static void t_twin_link_lost_before_there_is_a_child_drops(void **state)
+{
+    struct fixture *f = *state;
+
+    setenv("FAKE_XL_MODE", "slow-list", 1);
+    start(f);
+    send_checkpoint(f);
+    RUN_UNTIL(f, f->twin.stream.committed == 1);
+    cut_link(f);
+    turns(f, 20);
+    write_file(f, "go", "");
+    RUN_UNTIL(f, f->finished);
+    assert_int_equal(f->outcome, TWIN_FAILED);
+    assert_int_equal(f->acked, 0);
+    assert_false(noted(f, "running"));
+}
+
 static void t_twin_arbiter_refuses_drops(void **state)
 {
     struct fixture *f = *state;
@@ -465,6 +482,7 @@ int main(int argc, char **argv)
         T(t_twin_stop_leaves_other_domains_alone),
         T(t_twin_domain_that_stays_is_told),
         T(t_twin_link_lost_before_first_checkpoint_drops),
+        T(t_twin_link_lost_before_there_is_a_child_drops),
         T(t_twin_arbiter_refuses_drops),
         T(t_twin_arbiter_grants_promotes),
         T(t_twin_rule_primary_without_control_refuses),

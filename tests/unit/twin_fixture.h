@@ -172,6 +172,7 @@ static inline int fake_xl_main(int argc, char **argv)
         return 0;
     }
     if (fake_mode("no-list")) return 1;
+    if (fake_mode("slow-list")) fake_wait_for("go");
     printf("UUID                                  ID    name\n");
     printf("00000000-0000-0000-0000-000000000000  0    Domain-0                      \n");
     f = fopen(fake_file("domains"), "r");

@@ -258,7 +258,8 @@ static void link_lost(libxl__egc *egc, libxl__channel *ch, const char *why)
     if (!receiving(t)) return;
     tell(t, "lost the primary %s: %s", t->c.peer, why);
     t->ack_due = false;
-    if (!t->stream.committed) {
+    /* Without a child (LOOKING) nothing was acknowledged, and there is nobody to build the guest. */
+    if (!t->stream.committed || t->state == TWIN_LOOKING) {
         tell(t, "there is no whole checkpoint yet");
         drop(t, TWIN_FAILED);
         return;
