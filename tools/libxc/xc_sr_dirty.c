@@ -22,6 +22,7 @@ uint64_t xc_sr_dirty_words(uint64_t pfns)
 int xc_sr_dirty_alloc(struct xc_sr_dirty *d, uint64_t pfns)
 {
     d->pfns = pfns;
+    d->some = false;
     d->words = calloc(xc_sr_dirty_words(pfns) + 1, sizeof(unsigned long));
     return d->words ? 0 : -1;
 }
@@ -34,11 +35,14 @@ void xc_sr_dirty_free(struct xc_sr_dirty *d)
 
 void xc_sr_dirty_clear_all(struct xc_sr_dirty *d)
 {
+    if (!d->some) return;
+    d->some = false;
     memset(d->words, 0, xc_sr_dirty_words(d->pfns) * sizeof(unsigned long));
 }
 
 void xc_sr_dirty_set_all(struct xc_sr_dirty *d)
 {
+    d->some = true;
     memset(d->words, 0xff, d->pfns / WORD_BITS * sizeof(unsigned long));
     if (d->pfns % WORD_BITS) d->words[d->pfns / WORD_BITS] = bit_of(d->pfns) - 1;
 }
@@ -47,6 +51,7 @@ void xc_sr_dirty_set(struct xc_sr_dirty *d, uint64_t pfn)
 {
     assert(pfn < d->pfns);
     d->words[pfn / WORD_BITS] |= bit_of(pfn);
+    d->some = true;
 }
 
 void xc_sr_dirty_clear(struct xc_sr_dirty *d, uint64_t pfn)
@@ -65,6 +70,8 @@ void xc_sr_dirty_merge(struct xc_sr_dirty *into, const struct xc_sr_dirty *from)
     uint64_t words = xc_sr_dirty_words(into->pfns), i;
 
     assert(into->pfns == from->pfns);
+    if (!from->some) return;
+    into->some = true;
     for (i = 0; i < words; i++)
         into->words[i] |= from->words[i];
 }
@@ -83,7 +90,7 @@ uint64_t xc_sr_dirty_next(const struct xc_sr_dirty *d, uint64_t from)
     uint64_t words = xc_sr_dirty_words(d->pfns), i = from / WORD_BITS, pfn;
     unsigned long word;
 
-    if (from >= d->pfns) return XC_SR_PFN_NONE;
+    if (!d->some || from >= d->pfns) return XC_SR_PFN_NONE;
     word = d->words[i] & ~(bit_of(from) - 1);
     while (!word && ++i < words)
         word = d->words[i];

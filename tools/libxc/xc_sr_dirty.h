@@ -15,6 +15,7 @@
 struct xc_sr_dirty {
     unsigned long *words;
     uint64_t pfns; /* valid pfns are below this */
+    bool some;     /* false: surely empty. Whoever fills the words by hand sets it. */
 };
 
 uint64_t xc_sr_dirty_words(uint64_t pfns);

@@ -18,6 +18,7 @@ int xc_sr_log_alloc(struct xc_sr_save *s)
     s->dirty_hbuf = XC__HYPERCALL_BUFFER_NAME(bits);
     s->dirty.words = bits;
     s->dirty.pfns = s->pfns;
+    s->dirty.some = true;
     xc_sr_dirty_clear_all(&s->dirty);
     return 0;
 }
@@ -88,6 +89,7 @@ int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count)
         if (r >= 0) errno = EIO;
         return -1;
     }
+    s->dirty.some = true;
     if (count) *count = stats.dirty_count;
     return 0;
 }
