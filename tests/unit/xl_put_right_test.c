@@ -21,7 +21,7 @@
 
 static char guest[64], file[64];
 static int recovered;
-static bool is_protected;
+static bool is_protected, has_disk;
 static const char *name = "web 1";
 
 /* runs, suspended, destroying, dying, gone, away, paused */
@@ -46,6 +46,25 @@ int access(const char *path, int mode)
 
 uid_t geteuid(void)
 {
+    return 0;
+}
+
+void libxl_domain_config_init(libxl_domain_config *config)
+{
+    memset(config, 0, sizeof(*config));
+}
+
+void libxl_domain_config_dispose(libxl_domain_config *config)
+{
+}
+
+int libxl_retrieve_domain_configuration(libxl_ctx *ctx, uint32_t domid, libxl_domain_config *config,
+                                        const libxl_asyncop_how *how)
+{
+    static libxl_device_disk disk = {.vdev = (char *)"xvda", .script = (char *)"block-remus"};
+
+    config->num_disks = has_disk;
+    config->disks = &disk;
     return 0;
 }
 
@@ -266,6 +285,17 @@ static void t_protected_guest_is_refused(void **state)
     name = "web 1";
 }
 
+static void t_migrate_replicated_disk_is_refused(void **state)
+{
+    struct xl_caught c;
+
+    has_disk = true;
+    assert_int_equal(run(&c, "echo gone >$GUEST", "migrate"), XL_FAILED);
+    assert_string_equal(guest_is(), "runs");
+    assert_non_null(strstr(c.text, "disk xvda of 'web 1' belongs to this host"));
+    has_disk = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +310,7 @@ int main(void)
         cmocka_unit_test(t_migrate_killed_handed_over_is_left_alone),
         cmocka_unit_test(t_migrate_done_says_nothing),
         cmocka_unit_test(t_protected_guest_is_refused),
+        cmocka_unit_test(t_migrate_replicated_disk_is_refused),
     };
 
     return cmocka_run_group_tests(tests, set_up, script_tear_down);

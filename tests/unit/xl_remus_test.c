@@ -143,6 +143,8 @@ static int shell_split(const char *words, char **argv, int max, char *buf, size_
     return argc;
 }
 
+static const struct xl_disks disks = {.n = 1, .names = {"xvda"}};
+
 static void t_remus_words_reach_the_receiver(void **state)
 {
     static const char arbiter[] = "my arbiter --opt='a b' \"$HOME\" `id`; true";
@@ -153,7 +155,7 @@ static void t_remus_words_reach_the_receiver(void **state)
 
     PARSED(&o, "--limit-ms", "1500", "--on-link-loss", "backup", "--arbiter", arbiter, "-e",
            "--self-name", "hostA", "guest", "hostB");
-    assert_true(xl_remus_receiver_words(&o, "guest", SESSION, words, sizeof(words)));
+    assert_true(xl_remus_receiver_words(&o, "guest", SESSION, &disks, words, sizeof(words)));
     argc = shell_split(words, argv, 64, buf, sizeof(buf));
     assert_string_equal(argv[0], "xl");
     assert_string_equal(argv[1], "migrate-receive");
@@ -167,6 +169,8 @@ static void t_remus_words_reach_the_receiver(void **state)
     assert_string_equal(r.self_name, "hostB");
     assert_string_equal(r.peer_name, "hostA");
     assert_true(r.no_monitor);
+    assert_int_equal(r.num_disks, 1);
+    assert_string_equal(r.disks[0], "xvda");
 }
 
 static void t_remus_words_stock_are_stock(void **state)
@@ -175,10 +179,10 @@ static void t_remus_words_stock_are_stock(void **state)
     char words[256];
 
     PARSED(&o, "-F", "-e", "guest", "hostB");
-    assert_true(xl_remus_receiver_words(&o, "guest", NULL, words, sizeof(words)));
+    assert_true(xl_remus_receiver_words(&o, "guest", NULL, &disks, words, sizeof(words)));
     assert_string_equal(words, "xl migrate-receive -r -e");
     PARSED(&o, "-F", "-s", "", "guest", "ssh b xl migrate-receive -r");
-    assert_true(xl_remus_receiver_words(&o, "guest", NULL, words, sizeof(words)));
+    assert_true(xl_remus_receiver_words(&o, "guest", NULL, &disks, words, sizeof(words)));
     assert_string_equal(words, "");
 }
 
@@ -188,7 +192,7 @@ static void t_remus_words_too_long_are_refused(void **state)
     char words[64];
 
     PARSED(&o, "guest", "hostB");
-    assert_false(xl_remus_receiver_words(&o, "guest", SESSION, words, sizeof(words)));
+    assert_false(xl_remus_receiver_words(&o, "guest", SESSION, &disks, words, sizeof(words)));
 }
 
 static void receive_refused(const char *const *words, const char *says)
@@ -225,14 +229,16 @@ static void t_receive_stock_words_are_not_ours(void **state)
     assert_false(xl_receive_wanted(3, (char **)words));
 }
 
-static void check(libxl_domain_config *config, bool disks, const char *says)
+static struct xl_disks taken;
+
+static void check(libxl_domain_config *config, bool others, const char *says)
 {
-    const struct xl_guest_allow allow = {.disks = disks};
+    const struct xl_guest_allow allow = {.disks = others};
     struct xl_caught c;
     int rc;
 
     xl_catch(&c);
-    rc = xl_guest_check_protectable("remus", "guest", config, &allow);
+    rc = xl_guest_check_protectable("remus", "guest", config, &allow, &taken);
     xl_caught(&c);
     if (!says) {
         assert_int_equal(rc, XL_DONE);
@@ -267,10 +273,50 @@ static void t_guest_obstacles_are_named(void **state)
     config.disks = &disk;
     check(&config, false, "disk xvda (/dev/vg/x)");
     check(&config, true, NULL);
-    disk.readwrite = 0;
-    check(&config, false, NULL);
     config.c_info.type = LIBXL_DOMAIN_TYPE_PV;
     check(&config, false, "PV guest");
+}
+
+static void t_guest_disks_are_taken_or_refused_with_the_fix(void **state)
+{
+    libxl_device_disk disk[2] = {
+        {.vdev = (char *)"xvda", .pdev_path = (char *)"remus:hostB|/dev/vg/x", .readwrite = 1},
+        {.vdev = (char *)"xvdb", .pdev_path = (char *)"/dev/vg/y"}};
+    libxl_domain_config config = {.num_disks = 1, .disks = disk};
+
+    config.c_info.type = LIBXL_DOMAIN_TYPE_PVH;
+    check(&config, false, "script=block-remus,vdev=xvda,target=remus:HOST|/dev/vg/x");
+    disk[0].pdev_path = (char *)"tap:remus:hostB:9000|aio:/dev/vg/x";
+    check(&config, false, "target=remus:HOST|/dev/vg/x");
+    disk[0].script = (char *)"block-drbd";
+    disk[0].pdev_path = (char *)"r0";
+    check(&config, false, "is on DRBD");
+    disk[0].script = (char *)"/etc/xen/scripts/block-remus";
+    check(&config, false, NULL);
+    assert_int_equal(taken.n, 1);
+    assert_string_equal(taken.names[0], "xvda");
+    disk[0].vdev = (char *)"../x";
+    check(&config, false, "no usable name");
+    disk[0].vdev = (char *)"xvda";
+    config.num_disks = 2;
+    disk[1].readwrite = 1;
+    check(&config, false, "disk xvdb");
+    check(&config, true, NULL);
+    assert_int_equal(taken.n, 1);
+}
+
+static void t_receive_disks_are_taken_or_named(void **state)
+{
+    const char *words[] = {
+        "migrate-receive", "--remus", "--replication", "1",    "--session",   SESSION,
+        "--domain",        "guest",   "--self-name",   "b",    "--peer-name", "a",
+        "--disk",          "xvda",    "--disk",        "sdb1", NULL};
+    struct receive_opts r;
+
+    assert_int_equal(xl_receive_parse(&r, count((char **)words), (char **)words), XL_DONE);
+    assert_int_equal(r.num_disks, 2);
+    assert_string_equal(r.disks[1], "sdb1");
+    RECEIVE_REFUSED("--disk '../x'", "--replication", "1", "--disk", "../x");
 }
 
 int main(void)
@@ -286,6 +332,8 @@ int main(void)
         cmocka_unit_test(t_receive_bad_words_are_named),
         cmocka_unit_test(t_receive_stock_words_are_not_ours),
         cmocka_unit_test(t_guest_obstacles_are_named),
+        cmocka_unit_test(t_guest_disks_are_taken_or_refused_with_the_fix),
+        cmocka_unit_test(t_receive_disks_are_taken_or_named),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

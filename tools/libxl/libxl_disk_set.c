@@ -18,8 +18,6 @@
 
 #include <libxl.h>
 
-#include "libxl_control_path.h"
-
 bool libxl__disk_vdev_ok(const char *vdev)
 {
     size_t len = strlen(vdev);
@@ -42,11 +40,16 @@ set_why(libxl__disk_set *ds, unsigned disk, const char *fmt, ...)
 
 /* ---- connection ---- */
 
-static const char *run_dir(void)
+const char *libxl__disk_run_dir(void)
 {
-    const char *dir = getenv("XENTWIN_RUNDIR");
+    static const char *const names[] = {"XENTWIN_RUNDIR", "XENTWIN_RUN_DIR"};
 
-    return dir && *dir ? dir : control_dir();
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const char *dir = getenv(names[i]);
+
+        if (dir && *dir) return dir;
+    }
+    return "/run/xentwin";
 }
 
 /* A connected socket, or -1 with errno set. */
@@ -55,7 +58,7 @@ static int connect_instance(const char *domain, const char *vdev)
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     int n, fd, saved;
 
-    n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/disk-%s-%s/control.sock", run_dir(),
+    n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/disk-%s-%s/control.sock", libxl__disk_run_dir(),
                  domain, vdev);
     if (n < 0 || (size_t)n >= sizeof(addr.sun_path)) {
         errno = ENAMETOOLONG;

@@ -77,6 +77,8 @@ int libxl__disk_set_ask(libxl__disk_set *ds, libxl__disk_done *done, const int *
 /* No callback comes any more. Safe twice. */
 void libxl__disk_set_dispose(libxl__disk_set *ds);
 
+/* Where the instances' folders are: /run/xentwin, or XENTWIN_RUNDIR. */
+const char *libxl__disk_run_dir(void);
 /* Is vdev a name that xl knows: letters and digits, at most DISK_VDEV_MAX? */
 bool libxl__disk_vdev_ok(const char *vdev);
 /*

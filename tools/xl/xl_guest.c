@@ -83,23 +83,6 @@ struct obstacle {
     const char *what, *advice;
 };
 
-static int check_disks(const char *command, const char *name, const libxl_domain_config *config)
-{
-    int i;
-
-    for (i = 0; i < config->num_disks; i++) {
-        const libxl_device_disk *disk = &config->disks[i];
-
-        if (!disk->readwrite || disk->is_cdrom) continue;
-        return xl_fail(
-            command,
-            "disk %s (%s) of '%s' is not replicated: detach it, make it read-only, or accept "
-            "with -F -d that the twin sees the disk as HOST has it",
-            disk->vdev ? disk->vdev : "?", disk->pdev_path ? disk->pdev_path : "?", name);
-    }
-    return XL_DONE;
-}
-
 static int check_nics(const char *command, const char *name, const libxl_domain_config *config)
 {
     int i;
@@ -121,7 +104,7 @@ static int check_nics(const char *command, const char *name, const libxl_domain_
 
 int xl_guest_check_protectable(const char *command, const char *name,
                                const libxl_domain_config *config,
-                               const struct xl_guest_allow *allow)
+                               const struct xl_guest_allow *allow, struct xl_disks *disks)
 {
     const struct obstacle obstacles[] = {
         {config->num_pcidevs, "PCI device passed through", "detach it"},
@@ -137,6 +120,7 @@ int xl_guest_check_protectable(const char *command, const char *name,
              : libxl_defbool_val(config->b_info.nested_hvm),
          "nested virtualisation", "remove nestedhvm= and start it again"},
     };
+    unsigned read_only = 0;
     size_t i;
     int rc;
 
@@ -152,7 +136,10 @@ int xl_guest_check_protectable(const char *command, const char *name,
                            obstacles[i].what, obstacles[i].advice);
     }
     rc = check_nics(command, name, config);
-    if (!rc && !allow->disks) rc = check_disks(command, name, config);
+    if (!rc) rc = xl_disks_take(disks, command, name, config, allow->disks, &read_only);
+    if (!rc && read_only)
+        xl_say(command, "read-only disks and CD-ROMs of '%s' (%u) must be the same at HOST", name,
+               read_only);
     return rc;
 }
 

@@ -7,6 +7,8 @@
 
 #include <libxl.h>
 
+#include "xl_disk.h"
+
 struct xl_guest {
     libxl_ctx *ctx;
     uint32_t domid;
@@ -31,11 +33,11 @@ int xl_guest_refuse_protected(const struct xl_guest *g, const char *command);
 struct xl_guest_allow {
     bool disks; /* -d: unreplicated disks are accepted */
 };
-/* Can this guest be protected? XL_DONE, or XL_FAILED after one line that names what stands in the
- * way and what to do. */
+/* Can this guest be protected? XL_DONE and its replicated disks, or XL_FAILED after one line that
+ * names what stands in the way and what to do. */
 int xl_guest_check_protectable(const char *command, const char *name,
                                const libxl_domain_config *config,
-                               const struct xl_guest_allow *allow);
+                               const struct xl_guest_allow *allow, struct xl_disks *disks);
 
 /*
  * After an xl that was killed or failed: a guest that is suspended and was not handed over goes on

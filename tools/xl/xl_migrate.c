@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "xl.h"
+#include "xl_disk.h"
 #include "xl_guest.h"
 #include "xl_opts.h"
 #include "xl_stock.h"
@@ -68,6 +69,7 @@ static int migrate(char **argv, xentoollog_logger *lg)
     xl_guest_init(&g);
     rc = xl_guest_open(&g, "migrate", argv[optind], lg);
     if (!rc) rc = xl_guest_refuse_protected(&g, "migrate");
+    if (!rc) rc = xl_disks_refuse_migration(g.ctx, g.domid, g.name);
     if (!rc) rc = xl_stock_run(argv, &end);
     if (!rc && end.code) rc = say_failure(&g, &end, lg);
     xl_guest_dispose(&g);

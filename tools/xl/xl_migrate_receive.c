@@ -28,7 +28,8 @@ enum long_option {
     OPT_SESSION,
     OPT_DOMAIN,
     OPT_SELF_NAME,
-    OPT_PEER_NAME
+    OPT_PEER_NAME,
+    OPT_DISK
 };
 
 static const struct option long_options[] = {
@@ -41,6 +42,7 @@ static const struct option long_options[] = {
     {"domain", required_argument, NULL, OPT_DOMAIN},
     {"self-name", required_argument, NULL, OPT_SELF_NAME},
     {"peer-name", required_argument, NULL, OPT_PEER_NAME},
+    {"disk", required_argument, NULL, OPT_DISK},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -82,6 +84,16 @@ static bool take_name(const char *option, const char *text, const char **out)
     return xl_parse_name(COMMAND, option, text);
 }
 
+static bool take_disk(struct receive_opts *o, const char *text)
+{
+    if (!libxl__disk_vdev_ok(text))
+        return !xl_usage(COMMAND, "--disk '%.40s' is no virtual device like xvda", text);
+    if (o->num_disks == DISK_MAX)
+        return !xl_usage(COMMAND, "--disk: more than %d replicated disks", DISK_MAX);
+    o->disks[o->num_disks++] = text;
+    return true;
+}
+
 static bool take_option(struct receive_opts *o, int opt, const char *value)
 {
     uint64_t n;
@@ -111,6 +123,8 @@ static bool take_option(struct receive_opts *o, int opt, const char *value)
         return take_name("--self-name", value, &o->self_name);
     case OPT_PEER_NAME:
         return take_name("--peer-name", value, &o->peer_name);
+    case OPT_DISK:
+        return take_disk(o, value);
     case 'e':
         o->no_monitor = true;
         return true;
@@ -147,6 +161,8 @@ static int receive(const struct receive_opts *o)
         .self = o->self_name,
         .peer = o->peer_name,
         .no_monitor = o->no_monitor,
+        .disks = o->disks,
+        .num_disks = o->num_disks,
         .in_fd = STDIN_FILENO,
         .out_fd = STDOUT_FILENO,
         .stock_xl = xl_stock_path(),

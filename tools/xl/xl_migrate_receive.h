@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "libxl_disk_set.h"
 #include "libxl_replication.h"
 
 struct receive_opts {
@@ -15,6 +16,8 @@ struct receive_opts {
     bool no_monitor;
     /* Borrowed from argv. */
     const char *arbiter, *session, *domain, *self_name, *peer_name;
+    const char *disks[DISK_MAX]; /* replicated ones */
+    unsigned num_disks;
 };
 
 /* Do the words ask for the channel? Otherwise they are for the stock receiver. */

@@ -30,6 +30,8 @@ struct protection {
     struct xl_guest guest;
     struct xl_progress progress;
     struct xl_remote remote;
+    struct xl_disks disks;
+    struct xl_disk_links links;
     char *config; /* JSON, malloced */
     char session[37];
     bool acknowledged;
@@ -109,7 +111,7 @@ static int take_config(struct protection *p)
         rc = xl_fail("remus", "cannot read the configuration of '%s'", p->guest.name);
         goto out;
     }
-    rc = xl_guest_check_protectable("remus", p->guest.name, &config, &allow);
+    rc = xl_guest_check_protectable("remus", p->guest.name, &config, &allow, &p->disks);
     if (rc) goto out;
     p->config = libxl_domain_config_to_json(p->guest.ctx, &config);
     if (!p->config)
@@ -144,6 +146,13 @@ static int look_at_guest(struct protection *p)
             xl_fail("remus", "'%s' is paused: 'xl unpause %s' first", p->guest.name, p->guest.name);
     libxl_dominfo_dispose(&info);
     return rc ? rc : take_config(p);
+}
+
+static int on_disk_link(void *user, unsigned disk)
+{
+    struct protection *p = user;
+
+    return xl_disk_link_start(&p->links, disk);
 }
 
 /* One line for every way in which the other side was not ready. */
@@ -184,8 +193,8 @@ static int try_receiver(struct protection *p, bool with_channel, enum xl_remote_
 {
     char words[8192];
 
-    if (!xl_remus_receiver_words(&p->o, p->guest.name, with_channel ? p->session : NULL, words,
-                                 sizeof(words)))
+    if (!xl_remus_receiver_words(&p->o, p->guest.name, with_channel ? p->session : NULL, &p->disks,
+                                 words, sizeof(words)))
         return xl_usage("remus", "the options for %s are too long", p->o.host);
     xl_remote_init(&p->remote);
     p->remote.progress = &p->progress;
@@ -206,8 +215,13 @@ static int reach_host(struct protection *p)
     int rc;
 
     if (p->o.blackhole) return XL_DONE;
+    if (p->disks.n && !*p->o.ssh)
+        return xl_usage("remus",
+                        "-s '' gives no way to the disk %s at the other host: name the ssh "
+                        "command",
+                        p->disks.names[0]);
     rc = try_receiver(p, with_channel, &answer);
-    if (!rc && answer == XL_REMOTE_STOCK && with_channel && p->o.unsafe) {
+    if (!rc && answer == XL_REMOTE_STOCK && with_channel && p->o.unsafe && !p->disks.n) {
         xl_remote_end(&p->remote);
         xl_progress_line(&p->progress,
                          "%s has no xentwin: going on without acknowledgement (-F); output "
@@ -244,6 +258,11 @@ static void fill_info(struct protection *p, libxl_replication_info *info)
     info->compress = o->compress;
     info->compress_cache_mib = o->compress_cache_bytes >> 20;
     info->max_checkpoints = o->max_checkpoints;
+    if (!o->blackhole) {
+        info->disks = p->disks.names;
+        info->num_disks = p->disks.n;
+        info->disk_link = on_disk_link;
+    }
     info->checkpoint_done = on_checkpoint;
     info->message = on_message;
     info->copying = on_copying;
@@ -262,6 +281,10 @@ static int replicate(struct protection *p)
         if (p->null_fd < 0) return ERROR_FAIL;
         send_fd = recv_fd = p->null_fd;
     }
+    p->links.ssh = p->o.ssh;
+    p->links.host = p->o.host;
+    p->links.domain = p->guest.name;
+    p->links.disks = &p->disks;
     fill_info(p, &info);
     protected_domid = (sig_atomic_t)p->guest.domid;
     /* A signal that came before the operation exists would find nothing to abort. */
@@ -269,6 +292,7 @@ static int replicate(struct protection *p)
              ? 0
              : libxl_replication_start(p->guest.ctx, &info, p->guest.domid, send_fd, recv_fd, NULL);
     protected_domid = -1;
+    xl_disk_links_end(&p->links, rc != 0);
     libxl_replication_info_dispose(&info);
     return rc;
 }
@@ -344,6 +368,7 @@ int xl_main_remus(int argc, char **argv)
     uuid_unparse_lower(uuid, p.session);
     xl_guest_init(&p.guest);
     xl_remote_init(&p.remote);
+    xl_disk_links_init(&p.links);
     xl_progress_init(&p.progress, stderr, p.o.domain, p.o.host ? p.o.host : "/dev/null",
                      xl_globals.verbosity);
     p.progress.timestamps = xl_globals.timestamps;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "libxl_replication.h"
+#include "xl_disk.h"
 
 enum remus_action {
     REMUS_PROTECT,
@@ -44,7 +45,7 @@ int xl_remus_parse(struct remus_opts *o, int argc, char **argv);
  * stock xl understands it when session is NULL. False when it does not fit.
  */
 bool xl_remus_receiver_words(const struct remus_opts *o, const char *domain, const char *session,
-                             char *out, size_t size);
+                             const struct xl_disks *disks, char *out, size_t size);
 
 /* --stop, --status, --promote, --discard, --recover, --attend. */
 int xl_remus_control(const struct remus_opts *o);

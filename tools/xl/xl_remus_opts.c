@@ -289,7 +289,7 @@ static bool add_option(char *out, size_t size, const char *option, const char *v
 }
 
 static bool add_channel_options(const struct remus_opts *o, const char *domain, const char *session,
-                                char *out, size_t size)
+                                const struct xl_disks *disks, char *out, size_t size)
 {
     char limit[16];
     bool ok;
@@ -302,11 +302,13 @@ static bool add_channel_options(const struct remus_opts *o, const char *domain, 
          add_option(out, size, "--self-name", o->peer_name) &&
          add_option(out, size, "--peer-name", o->self_name);
     if (ok && o->arbiter) ok = add_option(out, size, "--arbiter", o->arbiter);
+    for (unsigned i = 0; ok && i < disks->n; i++)
+        ok = add_option(out, size, "--disk", disks->names[i]);
     return ok;
 }
 
 bool xl_remus_receiver_words(const struct remus_opts *o, const char *domain, const char *session,
-                             char *out, size_t size)
+                             const struct xl_disks *disks, char *out, size_t size)
 {
     bool ok = true;
     int i;
@@ -322,7 +324,7 @@ bool xl_remus_receiver_words(const struct remus_opts *o, const char *domain, con
         ok = ok && add_word(out, size, "migrate-receive");
     }
     if (ok)
-        ok = session ? add_channel_options(o, domain, session, out, size)
+        ok = session ? add_channel_options(o, domain, session, disks, out, size)
                      : add_word(out, size, "-r");
     if (ok && o->no_monitor) ok = add_word(out, size, "-e");
     return ok;

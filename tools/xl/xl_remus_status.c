@@ -14,6 +14,7 @@
 #include "libxl_guard.h"
 #include "libxl_netbuffer.h"
 #include "xl.h"
+#include "xl_disk.h"
 #include "xl_guest.h"
 #include "xl_monitor.h"
 #include "xl_opts.h"
@@ -93,6 +94,7 @@ static int status_of_all(libxl__gc *gc)
 
         if (domain) shown += print_status(gc, side, domain);
     }
+    shown += (int)xl_disk_print_status(gc, NULL);
     if (!shown) printf("no domain is protected or received on this host\n");
     return XL_DONE;
 }
@@ -104,7 +106,7 @@ static int status(libxl__gc *gc, const char *domain)
     if (!domain) return status_of_all(gc);
     primary = print_status(gc, "primary", domain);
     backup = print_status(gc, "backup", domain);
-    if (primary || backup) return XL_DONE;
+    if (xl_disk_print_status(gc, domain) || primary || backup) return XL_DONE;
     return xl_fail("remus", "'%s' is neither protected nor received on this host", domain);
 }
 
