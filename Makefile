@@ -5,7 +5,7 @@ prefix ?= /usr/local
 DESTDIR ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all check check-lab lab demo bench fuzz asan lint install clean distclean deps
+.PHONY: all check check-lab lab demo bench fuzz soak asan tsan lint install clean distclean deps
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -42,11 +42,22 @@ fuzz:
 	@scripts/install-deps fuzz
 	@scripts/run-fuzz
 
+soak: $(BUILD)/build.ninja
+	@scripts/install-deps test
+	@ninja -C $(BUILD)
+	@scripts/run-soak $(BUILD)
+
 asan:
 	@scripts/install-deps test
 	@test -f build-asan/build.ninja || meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
 	@ninja -C build-asan
 	@scripts/run-check build-asan
+
+tsan:
+	@scripts/install-deps test
+	@test -f build-tsan/build.ninja || meson setup build-tsan -Db_sanitize=thread -Db_lundef=false
+	@ninja -C build-tsan
+	@scripts/run-check build-tsan
 
 lint:
 	@scripts/install-deps lint

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * Was everything promised kept? The judge knows what the guest did, which frames left, what passed on the link, and what ran in
+ * the end. It never asks the product.
+ *
+ *  1. A frame of epoch n leaves only after ACK n was delivered (docs/misc/architecture.md, 5.1).
+ *  2. None leaves after the copy runs, and the copy has everything that a frame could tell (5.2, 5.4).
+ *  3. What the copy starts with is the guest at one suspend, whose COMMIT was delivered: every page, vcpu and device state (5.3).
+ *  4. A guest that ended, or whose protection was ended, is not started again (5.6).
+ *  5. In the end it runs somewhere, unless the rule wants a person; within a bound; nothing is left behind (5.5, 5.8).
+ */
+#include <stdarg.h>
+#include <string.h>
+
+#include "libxl_channel.h"
+#include "soak.h"
+
+struct judge judge;
+
+void judge_start(void)
+{
+    memset(&judge, 0, sizeof(judge));
+    judge.fault_ms = judge.settled_ms = judge.promoted_ms = -1;
+}
+
+void judge_fail(const char *fmt, ...)
+{
+    va_list al;
+
+    if (judge.failed) return;
+    judge.failed = true;
+    va_start(al, fmt);
+    vsnprintf(judge.why, sizeof(judge.why), fmt, al);
+    va_end(al);
+    say("WRONG: %s", judge.why);
+}
+
+/* ---- while it runs ---- */
+
+void judge_suspended(void)
+{
+    judge.suspends++;
+    judge.counter_at[judge.suspends % CHECKPOINTS_MAX] = guest.counter;
+}
+
+void judge_opens(void)
+{
+    judge.opened = true;
+    if (copy_runs) judge_fail("the primary opens its output while the copy runs");
+}
+
+void judge_frame_leaves(uint64_t seq, uint64_t epoch)
+{
+    if (!guest.here) return;
+    if (seq > judge.released) judge.released = seq;
+    if (epoch) judge.left_by_release++;
+    if (copy_runs)
+        judge_fail("frame %lu leaves the primary while the copy runs", (unsigned long)seq);
+    if (epoch > judge.ack_delivered)
+        judge_fail("frame %lu of epoch %lu leaves, acknowledged is %lu", (unsigned long)seq,
+                   (unsigned long)epoch, (unsigned long)judge.ack_delivered);
+}
+
+void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t arg)
+{
+    if (type == CHANNEL_COMMIT && delivered) {
+        judge.commit_delivered = arg;
+    } else if ((type == CHANNEL_STOP || (type == CHANNEL_ERROR && to_backup)) && delivered) {
+        judge.stop_delivered = true;
+    } else if (type == CHANNEL_ACK && !delivered) {
+        judge.ack_sent = arg;
+        if (arg > judge.commit_delivered && !happened(LINK_CORRUPTS_ANY))
+            judge_fail("ACK %lu is sent, COMMIT %lu was delivered", (unsigned long)arg,
+                       (unsigned long)judge.commit_delivered);
+    } else if (type == CHANNEL_ACK) {
+        judge.ack_delivered = arg;
+    }
+}
+
+static bool is_committed_state(uint64_t counter)
+{
+    for (uint64_t n = judge.ack_sent; n <= judge.commit_delivered; n++)
+        if (n && judge.counter_at[n % CHECKPOINTS_MAX] == counter) return true;
+    return false;
+}
+
+static bool silence_is_possible(void)
+{
+    return setup.nr_faults || setup.slow_percent;
+}
+
+void judge_copy_runs(const uint64_t page[PAGES], uint64_t vcpu, uint64_t device)
+{
+    uint64_t want[PAGES];
+
+    say("the copy runs, from count %lu", (unsigned long)vcpu);
+    judge.promoted_ms = now_ms;
+    memory_after(vcpu, want);
+    if (judge.promoted) judge_fail("the copy is started twice");
+    judge.promoted = true;
+    if (vcpu != device)
+        judge_fail("vcpu of count %lu, device state of %lu", (unsigned long)vcpu,
+                   (unsigned long)device);
+    for (unsigned i = 0; i < PAGES; i++)
+        if (page[i] != want[i])
+            judge_fail("page %u is of count %lu, expected %lu", i, (unsigned long)page[i],
+                       (unsigned long)want[i]);
+    if (!is_committed_state(vcpu))
+        judge_fail("count %lu is none of the checkpoints %lu..%lu", (unsigned long)vcpu,
+                   (unsigned long)judge.ack_sent, (unsigned long)judge.commit_delivered);
+    if (guest_runs() && !guest.netbuf) judge_fail("both copies let output out");
+    if (!silence_is_possible()) judge_fail("promoted without a reason");
+    if (guest.ended || (setup.nr_faults == 1 && happened(USER_STOPS)))
+        if (setup.nr_faults == 1 && !setup.slow_percent)
+            judge_fail("promoted after an end on purpose");
+    if (judge.admin_promoted) return; /* a person said that the primary's part may be forgotten */
+    if (judge.opened) judge_fail("promoted after the primary has opened its output");
+    if (judge.released > vcpu)
+        judge_fail("frame %lu has left, the copy starts with count %lu",
+                   (unsigned long)judge.released, (unsigned long)vcpu);
+}
+
+/* ---- at the end ---- */
+
+static bool primary_is_dead(void)
+{
+    return happened(PRIMARY_HOST_DIES);
+}
+
+static bool backup_in_trouble(void)
+{
+    return happened(BACKUP_HOST_DIES) || happened(TWIN_KILLED) || happened(RECEIVER_KILLED) ||
+           happened(RECEIVER_CANNOT_START) || happened(LINK_CORRUPTS_DATA);
+}
+
+/* Nobody runs: is that what the rule says, or too much for it? */
+static bool may_wait(void)
+{
+    bool nobody_home = happened(GUARD_AND_XL_KILLED);
+
+    if (guest.ended || setup.nr_faults > 1 || happened(LINK_CORRUPTS_ANY)) return true;
+    if (judge.stop_delivered && (primary_is_dead() || nobody_home || setup.rule_backup))
+        return true;
+    if (setup.arbiter && (!setup.witness_for_primary || !setup.witness_for_backup)) return true;
+    if (judge.refused_primary && judge.refused_backup) return true;
+    if (judge.refused_backup && (primary_is_dead() || nobody_home)) return true;
+    if (setup.arbiter && judge.refused_primary && backup_in_trouble()) return true;
+    if (setup.arbiter || setup.rule_backup) {
+        /* The backup takes over if it has something and is well. */
+        if (primary_is_dead() || nobody_home)
+            return !judge.commit_delivered || backup_in_trouble() || !silence_is_possible();
+        return !setup.arbiter && (!judge.commit_delivered || backup_in_trouble());
+    }
+    return primary_is_dead() || nobody_home;
+}
+
+static void judge_primary(void)
+{
+    bool by_guard = happened(XL_KILLED) || happened(GUARD_AND_XL_KILLED);
+
+    if (!guest.here) return;
+    if (!helper_gone()) judge_fail("the helper is left");
+    if (!guard_gone()) judge_fail("the guard is left");
+    if (!by_guard && completions() != 1) judge_fail("%d completions", completions());
+    if (guest.ended || happened(GUARD_AND_XL_KILLED) || (by_guard && happened(GUARD_KILLED)))
+        return;
+    if (guest.paused) {
+        if (!guest.netbuf && judge.suspends) judge_fail("paused with open output");
+        if (!by_guard && completion_result() != ERROR_LOCK_FAIL)
+            judge_fail("paused, but the result is %d", completion_result());
+        if (!judge.refused_primary && !setup.rule_backup && !setup.arbiter)
+            judge_fail("paused although the rule lets the primary go on");
+        return;
+    }
+    if (guest.suspended) judge_fail("the guest is left suspended");
+    if (guest.netbuf && !guest.plug_left) judge_fail("the net buffer is left");
+    if (guest.logdirty) judge_fail("log-dirty mode is left");
+    if (guest.qemu_stopped && !guest.qemu_hangs) judge_fail("QEMU is left stopped");
+}
+
+static void judge_backup(void)
+{
+    if (happened(BACKUP_HOST_DIES)) return;
+    if (!children_gone()) judge_fail("a child is left");
+    if (half_built()) {
+        if (!twin_waits()) judge_fail("a half-built domain is left");
+    }
+    if (happened(TWIN_KILLED)) return;
+    if (!twin_waits() && !twin_finished_once()) judge_fail("the twin did not end once");
+    if (twin_promoted() != copy_runs)
+        judge_fail("the twin ended as %s, the copy %s", twin_promoted() ? "promoted" : "dropped",
+                   copy_runs ? "runs" : "does not run");
+}
+
+/* From the fault to a guest that runs, both sides' waits and the slowest of everything added up. */
+static void judge_bound(void)
+{
+    int64_t bound = 4 * setup.limit_ms + (setup.arbiter ? 31000 : 0) + 6000;
+    int64_t done = judge.promoted ? judge.promoted_ms : judge.settled_ms;
+
+    if (setup.nr_faults != 1 || judge.fault_ms < 0 || done < 0 || judge.admin_promoted) return;
+    if (!judge.promoted && completions() && !completion_result()) return; /* it ended on purpose */
+    if (!judge.suspends) bound += 10000; /* the peer may need that long until its HELLO */
+    if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
+    if (happened(LINK_STALLS) || happened(XL_STOPPED) || happened(TWIN_STOPPED_FOR_A_WHILE))
+        bound += setup.faults[0].for_ms;
+    if (happened(RECEIVER_CANNOT_START) || happened(LINK_CORRUPTS_ANY)) return;
+    if (happened(LINK_CORRUPTS_DATA) || happened(GUARD_KILLED) || happened(PLUG_FAILS)) return;
+    if (done - judge.fault_ms > bound)
+        judge_fail("settled %lld ms after the fault, bound is %lld",
+                   (long long)(done - judge.fault_ms), (long long)bound);
+}
+
+void judge_end(void)
+{
+    bool primary_out = guest_runs() && !guest.netbuf;
+
+    if (judge.failed) return;
+    judge_primary();
+    judge_backup();
+    if (primary_out && copy_runs) judge_fail("both copies run and let output out");
+    if (!primary_out && !copy_runs && !guest.plug_left && !may_wait())
+        judge_fail("the guest runs nowhere");
+    judge_bound();
+}
