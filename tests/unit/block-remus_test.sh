@@ -1,0 +1,100 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-only
+# block-remus with fakes for xenstore, xentwin-disk and nbd-client: what it refuses, with which words, and that nothing is started then.
+# Kernel nbd is not needed: the way to a connected device is shown in the lab.
+set -u
+
+script=${XENTWIN_SRCDIR:?}/tools/hotplug/Linux/block-remus
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/bin" "$dir/store"
+export DIR=$dir XENBUS_PATH=backend/vbd/5/51712
+failed=0
+
+fake() { # NAME, body on standard input
+    { echo '#!/bin/bash'; cat; } >"$dir/bin/$1"
+    chmod +x "$dir/bin/$1"
+}
+fake xenstore-read <<'FAKE'
+f=$DIR/store/${1//\//_}
+[ -e "$f" ] && cat "$f"
+FAKE
+fake xenstore-write <<'FAKE'
+while [ $# -ge 2 ]; do echo "$2" >"$DIR/store/${1//\//_}"; shift 2; done
+FAKE
+fake xenstore-rm <<'FAKE'
+rm -f "$DIR/store/${1//\//_}"
+FAKE
+fake xentwin-disk <<'FAKE'
+echo "xentwin-disk $*" >>"$DIR/log"
+case $1 in
+status) [ -n "${STATUS:-}" ] && echo "$STATUS" ;;
+start) echo "no room here" >&2; exit 1 ;;
+esac
+FAKE
+fake nbd-client <<'FAKE'
+echo "nbd-client $*" >>"$DIR/log"
+FAKE
+
+node() { printf '%s/store/%s' "$dir" "${1//\//_}"; }
+# guest TARGET [NAME [STATUS of its instance]]
+guest() {
+    rm -f "$dir"/store/* "$dir/log"
+    echo "$1" >"$(node $XENBUS_PATH/params)"
+    echo 5 >"$(node $XENBUS_PATH/frontend-id)"
+    echo xvda >"$(node $XENBUS_PATH/dev)"
+    echo w >"$(node $XENBUS_PATH/mode)"
+    echo "${2:-web}" >"$(node /local/domain/5/name)"
+    export STATUS=${3:-}
+    : >"$dir/log"
+}
+say() {
+    echo "not ok $1"
+    failed=1
+}
+# refused WORDS: add fails, says WORDS in one line and in hotplug-error, connects nothing.
+refused() {
+    local out status
+    out=$(PATH=$dir/bin:$PATH "$script" add 2>&1)
+    status=$?
+    [ $status -eq 1 ] || say "exit $status instead of 1 ($1): $out"
+    [[ "$(wc -l <<<"$out") $out" == "1 "*"$1"* ]] || say "'$1' expected: $out"
+    grep -qF -- "$1" "$(node $XENBUS_PATH/hotplug-error)" || say "no hotplug-error ($1)"
+    [ "$(cat "$(node $XENBUS_PATH/hotplug-status)")" = error ] || say "hotplug-status ($1)"
+    ! grep -q nbd-client "$dir/log" || say "connected all the same ($1)"
+}
+
+disk=$dir/disk.img
+truncate -s 1M "$disk"
+guest "/dev/vg/x" && refused "is not remus:HOST[:PORT]|PATH"
+guest "remus:|$disk" && refused "is not remus:HOST[:PORT]|PATH"
+guest "tap:remus:b:9000|aio:$disk" && refused "blktap2's: write target=remus:HOST|PATH"
+guest "remus:b:x|$disk" && refused "'x' is no port"
+guest "remus:b c|$disk" && refused "is no host name"
+guest "remus:b|disk.img" && refused "is not a whole path"
+guest "remus:b|$dir/none" && refused "is neither a block device nor a file"
+guest "remus:b|$disk" "a b" && refused "the guest's name 'a b'"
+guest "remus:b:22|aio:$disk" web && refused "does not start: no room here"
+grep -qx "xentwin-disk start web xvda $disk" "$dir/log" || say "start: $(cat "$dir/log")"
+guest "remus:b|$disk" web--incoming && refused "did not come to this host"
+guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
+guest "remus:b|$disk" web "ok role=backup state=idle link=down" && refused "is the backup of another host's"
+! grep -q start "$dir/log" || say "started a backup"
+
+guest "remus:b|$disk" web
+echo "web xvda" >"$(node $XENBUS_PATH/remus-instance)"
+echo "/dev/nbd3" >"$(node $XENBUS_PATH/node)"
+PATH=$dir/bin:$PATH "$script" remove || say "remove fails"
+printf 'nbd-client -d /dev/nbd3\nxentwin-disk stop web xvda\n' | cmp -s - "$dir/log" || say "remove: $(cat "$dir/log")"
+echo "../x" >"$(node $XENBUS_PATH/node)"
+: >"$dir/log"
+PATH=$dir/bin:$PATH "$script" remove
+! grep -q nbd-client "$dir/log" || say "remove: disconnected what is no nbd device"
+
+for args in "" "add more" "online"; do
+    # shellcheck disable=SC2086 # words
+    PATH=$dir/bin:$PATH "$script" $args >/dev/null 2>&1
+    [ $? -eq 2 ] || say "bad usage '$args'"
+done
+[ $failed -eq 0 ] && echo "block-remus: all as it should be"
+exit $failed
