@@ -211,7 +211,7 @@ static int setup(struct xc_sr_restore *r)
         SR_FAIL(&r->env, ESRCH, "there is no domain %u", r->env.domid);
         return -1;
     }
-    r->ops = &xc_sr_restore_x86_hvm;
+    r->ops = info.hvm ? &xc_sr_restore_x86_hvm : &xc_sr_restore_x86_pv;
     if (!r->hold_limit_bytes)
         r->hold_limit_bytes = (uint64_t)info.max_memkb * 1024 + HOLD_SLACK_BYTES;
     xc_sr_hold_init(&r->hold, r->hold_limit_bytes);

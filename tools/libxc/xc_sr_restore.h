@@ -46,7 +46,7 @@ struct xc_sr_restore_ops {
     void (*cleanup)(struct xc_sr_restore *r);
 };
 
-extern const struct xc_sr_restore_ops xc_sr_restore_x86_hvm;
+extern const struct xc_sr_restore_ops xc_sr_restore_x86_hvm, xc_sr_restore_x86_pv;
 
 struct xc_sr_restore {
     /* caller fills */

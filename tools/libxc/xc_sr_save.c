@@ -91,7 +91,7 @@ static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
         SR_ERRNO(&s->env, "cannot read the size of domain %u", s->env.domid);
         return -1;
     }
-    s->ops = &xc_sr_save_x86_hvm;
+    s->ops = info.hvm ? &xc_sr_save_x86_hvm : &xc_sr_save_x86_pv;
     s->pfns = pfns;
     *limit_pages = info.max_memkb / 4 + ARENA_SLACK_PAGES;
     if (*limit_pages > pfns) *limit_pages = pfns;

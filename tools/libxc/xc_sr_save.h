@@ -56,7 +56,7 @@ struct xc_sr_save_ops {
     void (*cleanup)(struct xc_sr_save *s);
 };
 
-extern const struct xc_sr_save_ops xc_sr_save_x86_hvm;
+extern const struct xc_sr_save_ops xc_sr_save_x86_hvm, xc_sr_save_x86_pv;
 
 struct xc_sr_batch; /* pages on their way, xc_sr_save_pages.c */
 

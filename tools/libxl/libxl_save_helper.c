@@ -16,7 +16,6 @@
  * libxl_save_msgs.c has the messages; the engines are in tools/libxc.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,9 +33,6 @@
 #define PARENT_FD STDIN_FILENO
 
 static int stop_fd = -1;
-/* While libxenguest, which knows nothing of stop_fd, works on this fd; else -1. */
-static volatile sig_atomic_t foreign_fd = -1;
-static int broken_fd = -1; /* can neither be read nor written */
 
 static void on_sigterm(int sig)
 {
@@ -45,9 +41,6 @@ static void on_sigterm(int sig)
 
     (void)sig;
     if (write(stop_fd, &one, sizeof(one)) < 0) errno = saved;
-    /* Its next read or write fails, and it cleans up. */
-    if (foreign_fd >= 0) dup2(broken_fd, foreign_fd);
-    errno = saved;
 }
 
 static int setup_signals(void)
@@ -55,8 +48,7 @@ static int setup_signals(void)
     struct sigaction sa = {.sa_handler = SIG_IGN};
 
     stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    broken_fd = open("/", O_PATH | O_CLOEXEC);
-    if (stop_fd < 0 || broken_fd < 0) return -1;
+    if (stop_fd < 0) return -1;
     sigemptyset(&sa.sa_mask);
     if (sigaction(SIGPIPE, &sa, NULL)) return -1;
     sa.sa_handler = on_sigterm;
@@ -157,18 +149,6 @@ static void close_env(struct xc_sr_env *env)
     errno = saved;
 }
 
-/* Is it a PV guest? Those go through libxenguest. -1 = there is no such domain. */
-static int is_pv(const struct xc_sr_env *env)
-{
-    xc_dominfo_t info;
-
-    if (xc_domain_getinfo(env->xch, env->domid, 1, &info) != 1 || info.domid != env->domid) {
-        SR_FAIL(env, ESRCH, "there is no domain %u", env->domid);
-        return -1;
-    }
-    return !info.hvm;
-}
-
 /*
  * The parent died: the guest may be suspended, or about to be, and its QEMU stopped. Without a
  * guard nobody else will let them run again.
@@ -184,26 +164,6 @@ static void recover_orphan(uint32_t domid, int stream_fd)
     LOG(&gc, ERROR, "domain %u: the toolstack died, letting the guest run on", domid);
     libxl__recover_go_on(&gc, domid, NULL);
     libxl__gc_dispose(&gc);
-}
-
-static int save_pv(const struct xc_sr_env *env, const long *v, struct save_callbacks *cb)
-{
-    bool live = v[3] & XCFLAGS_LIVE;
-    int rc;
-
-    if (live &&
-        xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, NULL, 0)) {
-        SR_FAIL(env, EOPNOTSUPP,
-                "Debian's hypervisor is built without shadow paging: "
-                "a PV guest cannot be migrated live or replicated");
-        return -1;
-    }
-    if (live) xc_shadow_control(env->xch, env->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0);
-    foreign_fd = (int)v[0];
-    rc = xc_domain_save(env->xch, (int)v[0], env->domid, (uint32_t)v[3], cb, (xc_stream_type_t)v[5],
-                        (int)v[1]);
-    foreign_fd = -1;
-    return rc ? -1 : 0;
 }
 
 /*
@@ -234,17 +194,11 @@ static int save_domain(const long *v, struct xc_sr_save *s)
     struct save_callbacks cb = {0};
     struct xc_sr_io io;
     bool orphaned;
-    int rc = -1, pv;
+    int rc = -1;
 
     libxl__save_msgs_fill_save(&cb, (uint32_t)v[4]);
     xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
     if (open_env(&s->env, &io, (uint32_t)v[2])) goto out;
-    pv = is_pv(&s->env);
-    if (pv < 0) goto out;
-    if (pv) {
-        rc = save_pv(&s->env, v, &cb);
-        goto out;
-    }
     s->live = v[3] & XCFLAGS_LIVE;
     s->verify = v[3] & XCFLAGS_DEBUG;
     s->checkpointed = v[5] == XC_STREAM_REMUS;
@@ -260,25 +214,12 @@ out:
     return rc;
 }
 
-static int restore_pv(struct xc_sr_restore *r, int fd, int send_back_fd)
-{
-    int rc;
-
-    foreign_fd = fd;
-    rc =
-        xc_domain_restore(r->env.xch, fd, r->env.domid, r->store_evtchn, &r->store_gfn,
-                          r->store_domid, r->console_evtchn, &r->console_gfn, r->console_domid,
-                          r->checkpointed ? XC_STREAM_REMUS : XC_STREAM_PLAIN, r->cb, send_back_fd);
-    foreign_fd = -1;
-    return rc ? -1 : 0;
-}
-
 static int restore_domain(const long *v)
 {
     struct restore_callbacks cb = {0};
     struct xc_sr_io io;
     struct xc_sr_restore r = {.env = {0}};
-    int rc = -1, pv;
+    int rc = -1;
 
     libxl__save_msgs_fill_restore(&cb, (uint32_t)v[7]);
     xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
@@ -289,9 +230,7 @@ static int restore_domain(const long *v)
     r.console_evtchn = (uint32_t)v[5];
     r.console_domid = (uint32_t)v[6];
     r.cb = &cb;
-    pv = is_pv(&r.env);
-    if (pv < 0) goto out;
-    rc = pv ? restore_pv(&r, (int)v[0], (int)v[1]) : xc_sr_restore(&r);
+    rc = xc_sr_restore(&r);
     if (!rc) cb.restore_results(r.store_gfn, r.console_gfn, cb.data);
 out:
     if (!rc) errno = 0;
