@@ -54,6 +54,8 @@ struct twin_stream_state {
     uint64_t hold_limit;
     unsigned char *buf;
     size_t start, passable, checked, end, room;
+    bool split;        /* warm */
+    size_t plain_left; /* of the plain stream that was split off, at start */
 
     enum unit unit;
     size_t need;         /* bytes of the unit, as far as known */
@@ -482,6 +484,12 @@ int libxl__twin_stream_data(libxl__twin_stream *ts, uint64_t n, const void *byte
     return 0;
 }
 
+/* A warm twin's device model has read these already. */
+static bool same_xenstore(const struct kept *a, const struct kept *b)
+{
+    return a->len == b->len && (!a->len || !memcmp(a->bytes, b->bytes, a->len));
+}
+
 int libxl__twin_stream_commit(libxl__twin_stream *ts, uint64_t n, uint64_t bytes, uint64_t xxh3)
 {
     struct twin_stream_state *st = ts->st;
@@ -498,6 +506,11 @@ int libxl__twin_stream_commit(libxl__twin_stream *ts, uint64_t n, uint64_t bytes
         return stream_fail(ts, "checkpoint %llu: the checksum is wrong", (unsigned long long)n);
 
     assert(st->checked == st->end);
+    if (st->split && !same_xenstore(&st->open.xenstore, &st->done.xenstore))
+        return stream_fail(ts,
+                           "checkpoint %llu: the device model's layout changed, which a warm "
+                           "twin cannot follow: protect again",
+                           (unsigned long long)n);
     st->passable = st->checked;
     emulator_drop(&st->done);
     st->done = st->open;
@@ -511,21 +524,47 @@ int libxl__twin_stream_commit(libxl__twin_stream *ts, uint64_t n, uint64_t bytes
     return 0;
 }
 
-int libxl__twin_stream_finish(libxl__twin_stream *ts)
+static int append_end(libxl__twin_stream *ts)
 {
     static const unsigned char end[RECORD_HEAD_LEN]; /* libxc END and libxl END look the same */
     struct twin_stream_state *st = ts->st;
     int rc;
 
-    assert(ts->committed && !st->finished);
-    st->finished = true;
-    st->end = st->checked = st->passable;
     rc = append(ts, end, sizeof(end));
     if (!rc) rc = append(ts, st->done.xenstore.bytes, st->done.xenstore.len);
     if (!rc) rc = append(ts, st->done.context.bytes, st->done.context.len);
     if (!rc) rc = append(ts, end, sizeof(end));
     if (!rc) st->passable = st->checked = st->end;
     return rc;
+}
+
+void libxl__twin_stream_stop(libxl__twin_stream *ts)
+{
+    struct twin_stream_state *st = ts->st;
+
+    assert(ts->committed && !st->finished);
+    st->finished = true;
+    st->end = st->checked = st->passable;
+}
+
+int libxl__twin_stream_finish(libxl__twin_stream *ts)
+{
+    assert(!ts->st->split);
+    libxl__twin_stream_stop(ts);
+    return append_end(ts);
+}
+
+int libxl__twin_stream_split(libxl__twin_stream *ts)
+{
+    struct twin_stream_state *st = ts->st;
+    int rc;
+
+    assert(ts->committed == 1 && !st->split && st->passable == st->end);
+    rc = append_end(ts);
+    if (rc) return rc;
+    st->split = true;
+    st->plain_left = st->end - st->start;
+    return 0;
 }
 
 /* ---- the plain stream ---- */
@@ -535,7 +574,25 @@ size_t libxl__twin_stream_peek(const libxl__twin_stream *ts, const unsigned char
     const struct twin_stream_state *st = ts->st;
 
     *bytes = st->buf + st->start;
-    return st->passable - st->start;
+    return st->split ? st->plain_left : st->passable - st->start;
+}
+
+size_t libxl__twin_stream_peek_later(const libxl__twin_stream *ts, const unsigned char **bytes)
+{
+    const struct twin_stream_state *st = ts->st;
+
+    *bytes = st->buf + st->start;
+    return st->split && !st->plain_left ? st->passable - st->start : 0;
+}
+
+size_t libxl__twin_stream_emulator(const libxl__twin_stream *ts, const unsigned char **bytes)
+{
+    const struct kept *k = &ts->st->done.context;
+    const size_t head = RECORD_HEAD_LEN + EMULATOR_HEAD_LEN;
+
+    if (!k->bytes) return 0;
+    *bytes = k->bytes + head;
+    return channel_get32(k->bytes + 4) - EMULATOR_HEAD_LEN;
 }
 
 void libxl__twin_stream_took(libxl__twin_stream *ts, size_t n)
@@ -544,6 +601,7 @@ void libxl__twin_stream_took(libxl__twin_stream *ts, size_t n)
 
     assert(n <= st->passable - st->start);
     st->start += n;
+    st->plain_left -= n < st->plain_left ? n : st->plain_left;
     if (st->start < st->end) return;
     st->start = st->passable = st->checked = st->end = 0;
     if (st->room > KEEP_ROOM) {

@@ -11,6 +11,9 @@
  *        |  to hand on    |  open checkpoint   |  a part of  |
  *        |                |  whole records     |  a record   |
  *
+ * A cold twin's plain stream takes all checkpoints and ends at promotion (_finish). A warm twin's ends
+ * with checkpoint 1 (_split); what is committed later comes out of _peek_later, bare libxc records.
+ *
  * Invariants
  *  1. What lies before `passable` belongs to committed checkpoints or to checkpoint 1.
  *  2. end - passable <= hold_limit: the open checkpoint.
@@ -46,8 +49,17 @@ int libxl__twin_stream_commit(libxl__twin_stream *ts, uint64_t n, uint64_t bytes
  * committed (asserted). */
 int libxl__twin_stream_finish(libxl__twin_stream *ts);
 
+/* Warm: checkpoint 1 was just committed and nothing came after it (asserted). Ends the plain stream. */
+int libxl__twin_stream_split(libxl__twin_stream *ts);
+/* Warm, promotion: drops what is not committed. Nothing goes in any more. */
+void libxl__twin_stream_stop(libxl__twin_stream *ts);
+/* The body of the last committed EMULATOR_CONTEXT, without its head: what QEMU wrote. 0: none. */
+size_t libxl__twin_stream_emulator(const libxl__twin_stream *ts, const unsigned char **bytes);
+
 /* Bytes to hand on now; *bytes is valid until the next call of another function. */
 size_t libxl__twin_stream_peek(const libxl__twin_stream *ts, const unsigned char **bytes);
+/* Warm: the records of later checkpoints, once the plain stream was taken whole. */
+size_t libxl__twin_stream_peek_later(const libxl__twin_stream *ts, const unsigned char **bytes);
 /* n of them were handed on. */
 void libxl__twin_stream_took(libxl__twin_stream *ts, size_t n);
 /* All bytes held, device state included. */
