@@ -398,6 +398,7 @@ static pid_t run_receiver(struct fixture *f, const char *domain, enum link_loss_
         return pid;
     }
     close(f->fds[0]);
+    setenv("LIBXL_SAVE_HELPER", "/our/helper", 1);
     snprintf(log, sizeof(log), "%s/receiver", f->dir);
     o.log_path = log;
     _exit(libxl__twin_receive(&o));

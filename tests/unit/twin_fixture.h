@@ -147,6 +147,7 @@ static inline int fake_receive(void)
         fake_note("dropped");
         return 1;
     }
+    if (fake_mode("late")) fake_wait_for("go");
     if (write(1, received, sizeof(received)) < 0) return 1;
     if (!fake_take(word, sizeof(permission), null) ||
         memcmp(word, permission, sizeof(permission))) {

@@ -2,6 +2,7 @@
 /*
  * The state machine of the backup (libxl_twin.h has states and invariants). Order of this file: small tools, the ways
  * down (drop, leave, finish), the way up (promote), the link's loss, and then who calls: channel, child, administrator.
+ * Frames and acknowledgements are in libxl_twin_commit.c.
  */
 #include "libxl_twin.h"
 
@@ -15,9 +16,8 @@
 #include <libxl.h>
 
 #include "libxl_channel_frame.h"
+#include "libxl_twin_internal.h"
 
-/* While the child has that much of checkpoint 1 still to take, the primary waits. */
-#define COPY_BACKLOG (8u << 20)
 /* The disks' instances, until they have applied what is committed. */
 #define LIMIT_DISKS_MS 120000
 /* From END to a running guest: devices, hotplug scripts, device model. */
@@ -40,7 +40,7 @@ const char *libxl__twin_state_name(enum twin_state state)
     return names[state];
 }
 
-static void __attribute__((format(printf, 2, 3))) tell(libxl__twin *t, const char *fmt, ...)
+void libxl__twin_tell(libxl__twin *t, const char *fmt, ...)
 {
     char line[600];
     va_list al;
@@ -53,7 +53,7 @@ static void __attribute__((format(printf, 2, 3))) tell(libxl__twin *t, const cha
     t->message(t->user, line);
 }
 
-static void set_state(libxl__twin *t, enum twin_state state)
+void libxl__twin_set_state(libxl__twin *t, enum twin_state state)
 {
     LOG(libxl__loop_gc(t->loop), DEBUG, "twin of %s: %s -> %s", t->c.domain,
         libxl__twin_state_name(t->state), libxl__twin_state_name(state));
@@ -69,11 +69,6 @@ static void set_timer(libxl__twin *t, int64_t ms)
     assert(!rc); /* fails only for lack of memory, which ends the process */
 }
 
-static bool receiving(const libxl__twin *t)
-{
-    return t->state <= TWIN_PROTECTING;
-}
-
 static void answer_admin(libxl__twin *t, const char *text)
 {
     if (t->admin_request) libxl__control_reply(&t->control, t->admin_request, text);
@@ -82,9 +77,14 @@ static void answer_admin(libxl__twin *t, const char *text)
 
 /* ---- down ---- */
 
+static bool processes_live(const libxl__twin *t)
+{
+    return t->child_live || libxl__twin_warm_alive(&t->warm);
+}
+
 static void finish(libxl__egc *egc, libxl__twin *t)
 {
-    assert(!t->child_live && !libxl__twin_domains_busy(&t->domains));
+    assert(!processes_live(t) && !libxl__twin_domains_busy(&t->domains));
     libxl__ev_time_deregister(t->loop, &t->timer);
     libxl__channel_dispose(&t->channel);
     answer_admin(t, t->outcome == TWIN_FAILED ? "error it failed: see the log" : "ok");
@@ -95,7 +95,7 @@ static void finish(libxl__egc *egc, libxl__twin *t)
 /* Nothing is left to clean. The last frames get limit_ms to be written. */
 static void leave(libxl__twin *t)
 {
-    set_state(t, TWIN_LEAVING);
+    libxl__twin_set_state(t, TWIN_LEAVING);
     if (t->outcome == TWIN_STOPPED && !t->link_lost)
         libxl__channel_send(&t->channel, CHANNEL_STOPPED, 0, NULL, 0);
     if (!t->link_lost && libxl__channel_queued(&t->channel))
@@ -116,30 +116,31 @@ static void send_error(libxl__twin *t, const char *text)
 
 static void clean(libxl__twin *t)
 {
-    if (t->child_live || libxl__twin_domains_busy(&t->domains)) return;
+    if (processes_live(t) || libxl__twin_domains_busy(&t->domains)) return;
     if (libxl__twin_domains_start(&t->domains)) {
-        tell(t, "cannot look for left-overs: see xl list");
+        libxl__twin_tell(t, "cannot look for left-overs: see xl list");
         t->outcome = TWIN_FAILED;
         leave(t);
     }
 }
 
 /* The twin will never run. The first reason counts. */
-static void drop(libxl__twin *t, enum twin_outcome outcome)
+void libxl__twin_drop(libxl__twin *t, enum twin_outcome outcome)
 {
     assert(t->state != TWIN_LEAVING);
     if (t->state == TWIN_DROPPING) return;
-    set_state(t, TWIN_DROPPING);
+    libxl__twin_set_state(t, TWIN_DROPPING);
     t->outcome = outcome;
     t->ack_due = false;
     libxl__twin_disk_drop(&t->disk);
     libxl__arbiter_dispose(&t->arbiter);
+    libxl__twin_warm_close(&t->warm); /* first: what it maps cannot be destroyed */
     libxl__twin_child_close(&t->child);
     clean(t);
 }
 
 /* We cannot go on: the primary is told why, and drops us too. */
-static void __attribute__((format(printf, 2, 3))) give_up(libxl__twin *t, const char *fmt, ...)
+void libxl__twin_give_up(libxl__twin *t, const char *fmt, ...)
 {
     char why[512];
     va_list al;
@@ -147,9 +148,9 @@ static void __attribute__((format(printf, 2, 3))) give_up(libxl__twin *t, const 
     va_start(al, fmt);
     vsnprintf(why, sizeof(why), fmt, al);
     va_end(al);
-    tell(t, "%s", why);
+    libxl__twin_tell(t, "%s", why);
     send_error(t, why);
-    drop(t, TWIN_FAILED);
+    libxl__twin_drop(t, TWIN_FAILED);
 }
 
 /* ---- up ---- */
@@ -157,13 +158,16 @@ static void __attribute__((format(printf, 2, 3))) give_up(libxl__twin *t, const 
 /* The disks are those of the last committed checkpoint: now its memory. */
 static void promote_memory(libxl__twin *t)
 {
-    if (libxl__twin_stream_finish(&t->stream)) {
-        give_up(t, "%s", t->stream.why);
-        return;
-    }
     libxl__ev_time_deregister(t->loop, &t->timer);
     set_timer(t, LIMIT_PROMOTE_MS);
-    libxl__twin_child_more(&t->child);
+    if (t->apply) {
+        libxl__twin_stream_stop(&t->stream);
+        libxl__twin_warm_go(&t->warm);
+    } else if (libxl__twin_stream_finish(&t->stream)) {
+        libxl__twin_give_up(t, "%s", t->stream.why);
+    } else {
+        libxl__twin_child_more(&t->child);
+    }
 }
 
 static void disks_promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
@@ -172,7 +176,7 @@ static void disks_promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
 
     if (t->state != TWIN_PROMOTING) return;
     if (rc)
-        give_up(t, "%s", td->set.why);
+        libxl__twin_give_up(t, "%s", td->set.why);
     else
         promote_memory(t);
 }
@@ -182,9 +186,9 @@ static void promote(libxl__twin *t)
     int rc;
 
     assert(t->stream.committed && t->child_live);
-    tell(t, "starting the guest here, from checkpoint %llu",
-         (unsigned long long)t->stream.committed);
-    set_state(t, TWIN_PROMOTING);
+    libxl__twin_tell(t, "starting the guest here, from checkpoint %llu",
+                     (unsigned long long)t->stream.committed);
+    libxl__twin_set_state(t, TWIN_PROMOTING);
     libxl__channel_dispose(&t->channel);
     t->link_lost = true;
     set_timer(t, LIMIT_DISKS_MS);
@@ -192,7 +196,7 @@ static void promote(libxl__twin *t)
     if (rc == 1)
         promote_memory(t);
     else if (rc)
-        give_up(t, "%s", t->disk.set.why);
+        libxl__twin_give_up(t, "%s", t->disk.set.why);
 }
 
 static void verdict_came(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
@@ -200,24 +204,25 @@ static void verdict_came(libxl__egc *egc, libxl__arbiter *a, bool granted, const
     libxl__twin *t = a->user;
 
     assert(t->state == TWIN_ASKING);
-    tell(t, "%s: %s", granted ? "the guest may run here" : "the guest may not run here", why);
+    libxl__twin_tell(t, "%s: %s", granted ? "the guest may run here" : "the guest may not run here",
+                     why);
     libxl__arbiter_dispose(a);
     if (granted)
         promote(t);
     else
-        drop(t, TWIN_REFUSED);
+        libxl__twin_drop(t, TWIN_REFUSED);
 }
 
 static void ask(libxl__twin *t)
 {
-    set_state(t, TWIN_ASKING);
+    libxl__twin_set_state(t, TWIN_ASKING);
     t->c.epoch = t->stream.committed;
     t->c.primary = false;
     t->arbiter.loop = t->loop;
     t->arbiter.c = t->c;
     t->arbiter.user = t;
     t->arbiter.verdict = verdict_came;
-    if (libxl__arbiter_ask(&t->arbiter)) give_up(t, "cannot ask the arbiter");
+    if (libxl__arbiter_ask(&t->arbiter)) libxl__twin_give_up(t, "cannot ask the arbiter");
 }
 
 /* ---- the link ---- */
@@ -240,11 +245,12 @@ static void silence_over(libxl__twin *t)
     if (silence_left(t)) {
         set_timer(t, silence_left(t));
     } else if (only_admin_decides(t)) {
-        set_state(t, TWIN_WAITING);
-        tell(t,
-             "the primary goes on by the rule; checkpoint %llu is kept: xl remus --promote %s, or "
-             "--discard",
-             (unsigned long long)t->stream.committed, t->c.domain);
+        libxl__twin_set_state(t, TWIN_WAITING);
+        libxl__twin_tell(
+            t,
+            "the primary goes on by the rule; checkpoint %llu is kept: xl remus --promote %s, or "
+            "--discard",
+            (unsigned long long)t->stream.committed, t->c.domain);
     } else {
         ask(t);
     }
@@ -255,16 +261,16 @@ static void link_lost(libxl__egc *egc, libxl__channel *ch, const char *why)
     libxl__twin *t = ch->user;
 
     t->link_lost = true;
-    if (!receiving(t)) return;
-    tell(t, "lost the primary %s: %s", t->c.peer, why);
+    if (!libxl__twin_receiving(t)) return;
+    libxl__twin_tell(t, "lost the primary %s: %s", t->c.peer, why);
     t->ack_due = false;
     /* Without a child (LOOKING) nothing was acknowledged, and there is nobody to build the guest. */
     if (!t->stream.committed || t->state == TWIN_LOOKING) {
-        tell(t, "there is no whole checkpoint yet");
-        drop(t, TWIN_FAILED);
+        libxl__twin_tell(t, "there is no whole checkpoint yet");
+        libxl__twin_drop(t, TWIN_FAILED);
         return;
     }
-    set_state(t, TWIN_SILENT);
+    libxl__twin_set_state(t, TWIN_SILENT);
     set_timer(t, silence_left(t));
 }
 
@@ -277,11 +283,13 @@ static void timer_fired(libxl__egc *egc, libxl__ev_time *ev)
         silence_over(t);
         return;
     case TWIN_PROMOTING:
-        give_up(t, "the guest did not start within %d s", LIMIT_PROMOTE_MS / 1000);
+        libxl__twin_give_up(t, "the guest did not start within %d s", LIMIT_PROMOTE_MS / 1000);
         return;
     case TWIN_LEAVING:
         if (t->child_live)
             kill(t->child.child.pid, SIGKILL); /* its guest runs; EXITED comes */
+        else if (processes_live(t))
+            libxl__twin_warm_close(&t->warm);
         else
             finish(egc, t);
         return;
@@ -290,152 +298,7 @@ static void timer_fired(libxl__egc *egc, libxl__ev_time *ev)
     }
 }
 
-/* ---- frames ---- */
-
-static size_t backlog(const libxl__twin *t)
-{
-    const unsigned char *p;
-
-    return libxl__twin_stream_peek(&t->stream, &p);
-}
-
-static void report_consumed(libxl__twin *t)
-{
-    if (!receiving(t) || (t->stream.checkpoint == 1 && backlog(t) > COPY_BACKLOG)) return;
-    libxl__channel_consumed(&t->channel, t->unconsumed);
-    t->unconsumed = 0;
-}
-
-static void data_came(libxl__twin *t, uint64_t n, const void *body, size_t len)
-{
-    if (libxl__twin_stream_data(&t->stream, n, body, len)) {
-        give_up(t, "%s", t->stream.why);
-        return;
-    }
-    /* The primary has linked the disks before it sends memory. */
-    if (libxl__twin_disk_attach(&t->disk)) {
-        give_up(t, "%s", t->disk.set.why);
-        return;
-    }
-    t->unconsumed += len;
-    report_consumed(t);
-    libxl__twin_child_more(&t->child);
-}
-
-static void acknowledge(libxl__twin *t)
-{
-    t->ack_due = false;
-    t->acked = t->stream.committed;
-    if (libxl__channel_send(&t->channel, CHANNEL_ACK, t->acked, NULL, 0)) {
-        give_up(t, "cannot acknowledge");
-        return;
-    }
-    if (t->state == TWIN_COPYING) {
-        set_state(t, TWIN_PROTECTING);
-        tell(t, "the first checkpoint is here: the guest is protected");
-    }
-}
-
-static void acknowledge_if_due(libxl__twin *t)
-{
-    if (t->ack_due && !t->ack_debt && !t->disks_due && t->state != TWIN_LOOKING) acknowledge(t);
-}
-
-/* Memory is whole, and the disks have all of the epoch: from here on the checkpoint counts. */
-static void commit_checkpoint(libxl__twin *t)
-{
-    size_t debt = backlog(t);
-    uint64_t n = t->commit_n;
-    int rc;
-
-    t->commit_n = 0;
-    if (libxl__twin_stream_commit(&t->stream, n, channel_get64(t->commit_body),
-                                  channel_get64(t->commit_body + 8))) {
-        give_up(t, "%s", t->stream.why);
-        return;
-    }
-    t->ack_due = true;
-    t->ack_debt = debt;
-    rc = libxl__twin_disk_commit(&t->disk, n);
-    t->disks_due = !rc;
-    if (rc && rc != 1) {
-        give_up(t, "%s", t->disk.set.why);
-        return;
-    }
-    libxl__twin_child_more(&t->child);
-    report_consumed(t);
-    acknowledge_if_due(t);
-}
-
-static void commit_came(libxl__twin *t, uint64_t n, const unsigned char *body)
-{
-    if (t->ack_due || t->commit_n) {
-        give_up(t, "commit of checkpoint %llu before the one before was acknowledged",
-                (unsigned long long)n);
-        return;
-    }
-    t->commit_n = n;
-    memcpy(t->commit_body, body, sizeof(t->commit_body));
-    if (libxl__twin_disk_have(&t->disk, n)) commit_checkpoint(t);
-}
-
-/* ---- the disks ---- */
-
-static void disks_ready(libxl__egc *egc, libxl__twin_disk *td)
-{
-    libxl__twin *t = td->user;
-
-    if (receiving(t) && t->commit_n) commit_checkpoint(t);
-}
-
-static void disks_committed(libxl__egc *egc, libxl__twin_disk *td, int rc)
-{
-    libxl__twin *t = td->user;
-
-    if (!receiving(t)) return;
-    if (rc) {
-        give_up(t, "%s", td->set.why);
-        return;
-    }
-    t->disks_due = false;
-    acknowledge_if_due(t);
-}
-
-static void disks_gone(libxl__egc *egc, libxl__twin_disk *td)
-{
-    libxl__twin *t = td->user;
-
-    if (receiving(t)) give_up(t, "%s", td->set.why);
-}
-
-static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint64_t arg,
-                       const void *body, size_t len)
-{
-    libxl__twin *t = ch->user;
-    char text[CHANNEL_TEXT_MAX + 1];
-
-    if (!receiving(t)) return;
-    switch (type) {
-    case CHANNEL_DATA:
-        data_came(t, arg, body, len);
-        return;
-    case CHANNEL_COMMIT:
-        commit_came(t, arg, body);
-        return;
-    case CHANNEL_STOP:
-        libxl__channel_text(body, len, text, sizeof(text));
-        tell(t, "the primary ends the protection: %s", text);
-        drop(t, TWIN_STOPPED);
-        return;
-    case CHANNEL_ERROR:
-        libxl__channel_text(body, len, text, sizeof(text));
-        tell(t, "the primary gives up: %s", text);
-        drop(t, TWIN_FAILED);
-        return;
-    default:
-        return;
-    }
-}
+/* ---- the channel ---- */
 
 static void channel_drained(libxl__egc *egc, libxl__channel *ch)
 {
@@ -451,13 +314,7 @@ static void channel_drained(libxl__egc *egc, libxl__channel *ch)
 
 static void handed(libxl__egc *egc, libxl__twin_child *c, size_t n)
 {
-    libxl__twin *t = c->user;
-
-    if (!receiving(t)) return;
-    report_consumed(t);
-    if (!t->ack_due) return;
-    t->ack_debt -= n < t->ack_debt ? n : t->ack_debt;
-    acknowledge_if_due(t);
+    libxl__twin_handed_on(c->user, n);
 }
 
 static void child_says(libxl__egc *egc, libxl__twin_child *c, const char *line)
@@ -470,10 +327,10 @@ static void child_says(libxl__egc *egc, libxl__twin_child *c, const char *line)
 
 static void child_runs(libxl__twin *t)
 {
-    tell(t, "the guest runs here");
+    libxl__twin_tell(t, "the guest runs here");
     answer_admin(t, "ok the guest runs here");
     t->outcome = TWIN_PROMOTED;
-    set_state(t, TWIN_LEAVING);
+    libxl__twin_set_state(t, TWIN_LEAVING);
     set_timer(t, LIMIT_LEAVE_MS);
 }
 
@@ -482,7 +339,30 @@ static void child_failed(libxl__twin *t, const libxl__twin_child *c)
     const char *said = t->child_line[0] ? t->child_line : "nothing";
 
     if (t->state == TWIN_PROMOTING) answer_admin(t, "error the guest could not be started here");
-    give_up(t, "%s; it said last: %s", c->why, said);
+    libxl__twin_give_up(t, "%s; it said last: %s", c->why, said);
+}
+
+static void child_received(libxl__egc *egc, libxl__twin *t)
+{
+    if (t->state == TWIN_DROPPING) return;
+    if (t->apply) {
+        t->complete = true;
+        LOG(libxl__loop_gc(t->loop), INFO, "the twin of %s is complete and waits", t->c.domain);
+        libxl__twin_warm_open(egc, &t->warm);
+    } else if (t->state == TWIN_PROMOTING) {
+        libxl__twin_child_permit(&t->child);
+    } else {
+        libxl__twin_give_up(t, "the stock receiver ended the guest's move by itself");
+    }
+}
+
+static void process_exited(libxl__egc *egc, libxl__twin *t)
+{
+    if (processes_live(t)) return;
+    if (t->state == TWIN_LEAVING)
+        finish(egc, t);
+    else
+        clean(t);
 }
 
 static void child_event(libxl__egc *egc, libxl__twin_child *c, enum twin_child_event ev)
@@ -491,10 +371,7 @@ static void child_event(libxl__egc *egc, libxl__twin_child *c, enum twin_child_e
 
     switch (ev) {
     case TWIN_CHILD_RECEIVED:
-        if (t->state == TWIN_PROMOTING)
-            libxl__twin_child_permit(c);
-        else
-            give_up(t, "the stock receiver ended the guest's move by itself");
+        child_received(egc, t);
         return;
     case TWIN_CHILD_RUNS:
         if (t->state == TWIN_PROMOTING) child_runs(t);
@@ -504,12 +381,49 @@ static void child_event(libxl__egc *egc, libxl__twin_child *c, enum twin_child_e
         return;
     case TWIN_CHILD_EXITED:
         t->child_live = false;
-        if (t->state == TWIN_LEAVING)
-            finish(egc, t);
-        else
-            clean(t);
+        process_exited(egc, t);
         return;
     }
+}
+
+static void warm_event(libxl__egc *egc, libxl__twin_warm *w, enum twin_warm_event ev)
+{
+    libxl__twin *t = w->user;
+
+    switch (ev) {
+    case TWIN_WARM_READY:
+        LOG(libxl__loop_gc(t->loop), DEBUG, "twin of %s: warm", t->c.domain);
+        return;
+    case TWIN_WARM_APPLIED:
+        libxl__twin_handed_on(t, w->applied);
+        return;
+    case TWIN_WARM_GONE:
+        assert(t->state == TWIN_PROMOTING);
+        libxl__twin_child_permit(&t->child);
+        return;
+    case TWIN_WARM_FAILED:
+        if (t->state == TWIN_PROMOTING)
+            answer_admin(t, "error the guest could not be started here");
+        if (t->state != TWIN_LEAVING) libxl__twin_give_up(t, "%s", w->why);
+        return;
+    case TWIN_WARM_EXITED:
+        if (t->state >= TWIN_DROPPING) process_exited(egc, t);
+        return;
+    }
+}
+
+static void prepare_warm(libxl__twin *t)
+{
+    libxl__twin_warm *w = &t->warm;
+
+    w->loop = t->loop;
+    w->stream = &t->stream;
+    w->file = t->apply;
+    w->uuid = t->uuid;
+    w->name = t->c.domain;
+    w->device_model = t->device_model;
+    w->user = t;
+    w->event = warm_event;
 }
 
 static void start_child(libxl__twin *t)
@@ -526,9 +440,9 @@ static void start_child(libxl__twin *t)
     c->event = child_event;
     c->handed = handed;
     c->line = child_says;
-    set_state(t, TWIN_COPYING);
+    libxl__twin_set_state(t, TWIN_COPYING);
     if (libxl__twin_child_start(c)) {
-        give_up(t, "cannot start the stock receiver %s", t->argv[0]);
+        libxl__twin_give_up(t, "cannot start the stock receiver %s", t->argv[0]);
         return;
     }
     t->child_live = true;
@@ -541,16 +455,16 @@ static void domains_done(libxl__egc *egc, libxl__twin_domains *td, int rc, bool 
 
     if (t->state == TWIN_LOOKING) {
         if (rc)
-            give_up(t, "%s", why);
+            libxl__twin_give_up(t, "%s", why);
         else if (here)
-            give_up(t, "a domain named %s is already on %s", t->c.domain, t->c.self);
+            libxl__twin_give_up(t, "a domain named %s is already on %s", t->c.domain, t->c.self);
         else
             start_child(t);
         return;
     }
     assert(t->state == TWIN_DROPPING);
     if (rc) {
-        tell(t, "%s", why);
+        libxl__twin_tell(t, "%s", why);
         send_error(t, why);
         t->outcome = TWIN_FAILED;
     }
@@ -563,12 +477,16 @@ static void show_status(libxl__twin *t, unsigned id)
 {
     char text[512];
 
-    snprintf(
-        text, sizeof(text),
-        "ok\nside: backup\nstate: %s\npeer: %s\nepoch: %llu\nheld_bytes: %llu\nsilence_ms: %lld",
-        libxl__twin_state_name(t->state), t->c.peer, (unsigned long long)t->stream.committed,
-        (unsigned long long)libxl__twin_stream_held(&t->stream),
-        (long long)libxl__channel_silence_ms(&t->channel));
+    snprintf(text, sizeof(text),
+             "ok\nside: backup\nstate: %s\ntwin: %s\npeer: %s\nepoch: %llu\nheld_bytes: %llu\n"
+             "silence_ms: %lld",
+             libxl__twin_state_name(t->state),
+             !t->apply     ? "cold"
+             : t->complete ? "warm"
+                           : "warm, being completed",
+             t->c.peer, (unsigned long long)t->stream.committed,
+             (unsigned long long)libxl__twin_stream_held(&t->stream),
+             (long long)libxl__channel_silence_ms(&t->channel));
     libxl__control_reply(&t->control, id, text);
 }
 
@@ -588,15 +506,15 @@ static void admin_asks(libxl__egc *egc, libxl__control *ctl, unsigned id, const 
         show_status(t, id);
     } else if (!yes && !is_word(line, "discard")) {
         libxl__control_reply(ctl, id, "error a backup knows promote, discard and status only");
-    } else if (receiving(t)) {
+    } else if (libxl__twin_receiving(t)) {
         libxl__control_reply(ctl, id, "error the primary is alive: use xl remus --stop there");
     } else if (t->state == TWIN_WAITING) {
         t->admin_request = id;
-        tell(t, "the administrator says: %s", yes ? "promote" : "discard");
+        libxl__twin_tell(t, "the administrator says: %s", yes ? "promote" : "discard");
         if (yes)
             promote(t);
         else
-            drop(t, TWIN_REFUSED);
+            libxl__twin_drop(t, TWIN_REFUSED);
     } else {
         libxl__control_reply(ctl, id, "error it is being decided: see xl remus --status");
     }
@@ -611,6 +529,7 @@ void libxl__twin_init(libxl__twin *t)
     libxl__channel_init(&t->channel);
     libxl__twin_child_init(&t->child);
     libxl__twin_disk_init(&t->disk);
+    libxl__twin_warm_init(&t->warm);
     libxl__twin_domains_init(&t->domains);
     libxl__arbiter_init(&t->arbiter);
     libxl__control_init(&t->control);
@@ -638,7 +557,7 @@ static int start_channel(libxl__twin *t)
     ch->limit_ms = t->c.limit_ms;
     ch->window = CHANNEL_WINDOW_DEFAULT;
     ch->user = t;
-    ch->frame = frame_came;
+    ch->frame = libxl__twin_frame_came;
     ch->lost = link_lost;
     ch->drained = channel_drained;
     return libxl__channel_start(ch);
@@ -651,10 +570,10 @@ static void prepare_disks(libxl__twin *t)
     t->disk.vdevs = t->disks;
     t->disk.n = t->num_disks;
     t->disk.user = t;
-    t->disk.ready = disks_ready;
-    t->disk.committed = disks_committed;
+    t->disk.ready = libxl__twin_disks_ready;
+    t->disk.committed = libxl__twin_disks_committed;
     t->disk.promoted = disks_promoted;
-    t->disk.gone = disks_gone;
+    t->disk.gone = libxl__twin_disks_gone;
 }
 
 static int start_looking(libxl__twin *t)
@@ -674,6 +593,7 @@ int libxl__twin_start(libxl__twin *t)
 
     t->state = TWIN_LOOKING;
     prepare_disks(t);
+    prepare_warm(t);
     rc = libxl__twin_stream_init(&t->stream, t->hold_limit);
     if (!rc) rc = libxl__twin_stream_prefix(&t->stream, t->prefix, t->prefix_len);
     if (!rc) rc = start_channel(t);
@@ -694,7 +614,7 @@ int libxl__twin_start(libxl__twin *t)
 void libxl__twin_terminate(libxl__egc *egc, libxl__twin *t)
 {
     if (t->state >= TWIN_PROMOTING) return;
-    give_up(t, "the receiver on %s was told to end", t->c.self);
+    libxl__twin_give_up(t, "the receiver on %s was told to end", t->c.self);
 }
 
 void libxl__twin_dispose(libxl__twin *t)
@@ -707,6 +627,7 @@ void libxl__twin_dispose(libxl__twin *t)
     if (t->lock) unlink(t->own_lock);
     libxl__twin_disk_dispose(&t->disk);
     libxl__twin_child_dispose(&t->child);
+    libxl__twin_warm_dispose(&t->warm);
     libxl__twin_domains_dispose(&t->domains);
     libxl__twin_stream_dispose(&t->stream);
 }

@@ -14,16 +14,25 @@
  *   SILENT      link lost: until limit_ms of silence  -> ASKING or WAITING
  *   ASKING      the arbiter or the rule               granted -> PROMOTING  refused -> DROPPING
  *   WAITING     an administrator decides              promote -> PROMOTING  discard -> DROPPING
- *   PROMOTING   the child ends the guest's move       it runs -> LEAVING    failed -> DROPPING
+ *   PROMOTING   the last checkpoint is applied (warm),
+ *               the child ends the guest's move       it runs -> LEAVING    failed -> DROPPING
  *   DROPPING    the child gives up, half-built domains are removed -> LEAVING
  *   LEAVING     last words are written, the child is waited for -> finished()
  *
+ * A cold twin's child gets one plain stream that ends at promotion; then it makes devices and QEMU. A
+ * warm twin's child gets checkpoint 1 alone: it completes the domain, which waits paused, asks for
+ * the permission and gets it at promotion. xentwin-apply (libxl_twin_warm.h) applies what comes
+ * later.
+ *
  * Invariants
  *  1. Checkpoint n is acknowledged only when all of it is held, everything before it was handed
- * on, and every replicated disk has its barrier n and has noted that n counts.
+ * on, and every replicated disk has its barrier n and has noted that n counts. While a warm
+ * twin's domain is being completed, what is held may be more.
  *  2. After the decision to drop nothing can promote; after the decision to promote nothing is
  * acknowledged or echoed any more.
- *  3. The stream ends (END is handed on) only in PROMOTING, at the last committed checkpoint.
+ *  3. Cold: the stream ends (END is handed on) only in PROMOTING, at the last committed checkpoint.
+ *     Warm: the child is permitted only in PROMOTING, after the last committed checkpoint was
+ *     applied.
  *  4. finished() is called once, last; no child is left then.
  */
 #ifndef LIBXL_TWIN_H
@@ -36,6 +45,7 @@
 #include "libxl_twin_disk.h"
 #include "libxl_twin_domains.h"
 #include "libxl_twin_stream.h"
+#include "libxl_twin_warm.h"
 
 enum twin_state {
     TWIN_LOOKING,
@@ -71,8 +81,10 @@ struct libxl__twin {
     const char *const *argv;     /* of the child */
     const char *helper;          /* the child's LIBXL_SAVE_HELPER, or NULL */
     const char *lock, *own_lock; /* libxl_twin_lock.h; NULL: the common lock */
+    const char *apply;           /* xentwin-apply: the twin is warm; NULL: it is cold */
+    bool device_model;           /* warm: the guest has a QEMU, with "-incoming defer" */
     bool with_control;           /* offer the control socket */
-    const char *const *disks; /* replicated ones: virtual devices' names */
+    const char *const *disks;    /* replicated ones: virtual devices' names */
     unsigned num_disks;
     void *user;
     /* One line for a person. */
@@ -86,17 +98,19 @@ struct libxl__twin {
     libxl__twin_stream stream;
     libxl__twin_child child;
     libxl__twin_disk disk;
+    libxl__twin_warm warm;
     libxl__twin_domains domains;
     libxl__arbiter arbiter;
     libxl__control control;
     libxl__ev_time timer;
     bool child_live; /* started, and EXITED not yet seen */
+    bool complete;   /* warm: the domain is */
     bool link_lost, error_sent;
     uint64_t acked;
     bool ack_due;
-    uint64_t commit_n;            /* its COMMIT came and its disks are not here yet; 0: none */
+    uint64_t commit_n; /* its COMMIT came and its disks are not here yet; 0: none */
     unsigned char commit_body[16];
-    bool disks_due;               /* the disks have not noted yet that the due checkpoint counts */
+    bool disks_due;         /* the disks have not noted yet that the due checkpoint counts */
     uint64_t ack_debt;      /* bytes to hand on before the due ACK may go */
     size_t unconsumed;      /* DATA bytes taken and not yet reported to the channel */
     unsigned admin_request; /* control request that waits for the end; 0: none */
@@ -114,19 +128,23 @@ void libxl__twin_dispose(libxl__twin *t);
 
 /* ---- the process: xl migrate-receive --remus --replication 1 ---- */
 
+/* twin_choice: auto is warm for guests that can be */
+enum twin_choice { TWIN_AUTO, TWIN_WARM, TWIN_COLD };
+
 struct twin_options {
     int limit_ms;
+    enum twin_choice choice;
     enum link_loss_rule rule;
-    const char *arbiter;     /* command or NULL */
-    const char *domain;      /* the guest's name; must be the configuration's */
-    const char *self, *peer; /* host names */
-    const char *session;     /* uuid */
-    uint64_t hold_limit;     /* 0: from the configuration */
-    bool no_monitor;         /* -e for the stock receiver */
+    const char *arbiter;      /* command or NULL */
+    const char *domain;       /* the guest's name; must be the configuration's */
+    const char *self, *peer;  /* host names */
+    const char *session;      /* uuid */
+    uint64_t hold_limit;      /* 0: from the configuration */
+    bool no_monitor;          /* -e for the stock receiver */
     const char *const *disks; /* replicated ones */
     unsigned num_disks;
-    const char *stock_xl;    /* NULL: XENTWIN_STOCK_XL of the environment or the build */
-    int in_fd, out_fd;       /* 0 and 1 */
+    const char *stock_xl; /* NULL: XENTWIN_STOCK_XL of the environment or the build */
+    int in_fd, out_fd;    /* 0 and 1 */
     const char
         *log_path; /* NULL: /var/log/xen/xentwin-backup-<domain>.log if the directory is there */
 };

@@ -17,7 +17,17 @@
 #define FLAGS_WANTED 3u /* JSON configuration, libxl stream v2 */
 #define MAX_MEMKB_MAX (16ull << 30)
 
-enum key { KEY_OTHER, KEY_C_INFO, KEY_B_INFO, KEY_NAME, KEY_UUID, KEY_MAX_MEMKB };
+enum key {
+    KEY_OTHER,
+    KEY_C_INFO,
+    KEY_B_INFO,
+    KEY_DISKS,
+    KEY_NAME,
+    KEY_UUID,
+    KEY_TYPE,
+    KEY_DEVICE_MODEL,
+    KEY_MAX_MEMKB
+};
 
 struct walk {
     unsigned depth;
@@ -84,6 +94,9 @@ static int take_string(void *ctx, const unsigned char *text, size_t len)
 
     if (w->key == KEY_NAME && !copy(c->name, sizeof(c->name), text, len)) return 0;
     if (w->key == KEY_UUID && !copy(c->uuid, sizeof(c->uuid), text, len)) return 0;
+    if (w->key == KEY_TYPE && !copy(c->type, sizeof(c->type), text, len)) return 0;
+    if (w->key == KEY_DEVICE_MODEL && !copy(c->device_model, sizeof(c->device_model), text, len))
+        return 0;
     return value(w);
 }
 
@@ -94,9 +107,14 @@ static int take_key(void *ctx, const unsigned char *text, size_t len)
         unsigned depth;
         enum key outer, key;
     } known[] = {
-        {"c_info", 1, KEY_OTHER, KEY_C_INFO},        {"b_info", 1, KEY_OTHER, KEY_B_INFO},
-        {"name", 2, KEY_C_INFO, KEY_NAME},           {"uuid", 2, KEY_C_INFO, KEY_UUID},
+        {"c_info", 1, KEY_OTHER, KEY_C_INFO},
+        {"b_info", 1, KEY_OTHER, KEY_B_INFO},
+        {"name", 2, KEY_C_INFO, KEY_NAME},
+        {"uuid", 2, KEY_C_INFO, KEY_UUID},
         {"max_memkb", 2, KEY_B_INFO, KEY_MAX_MEMKB},
+        {"type", 2, KEY_C_INFO, KEY_TYPE},
+        {"device_model_version", 2, KEY_B_INFO, KEY_DEVICE_MODEL},
+        {"disks", 1, KEY_OTHER, KEY_DISKS},
     };
     struct walk *w = ctx;
 
@@ -114,6 +132,7 @@ static int open_map(void *ctx)
     struct walk *w = ctx;
 
     if (w->depth == 1) w->outer = w->key;
+    if (w->depth == 2 && w->outer == KEY_DISKS) w->config->disks = true;
     w->key = KEY_OTHER;
     return ++w->depth <= DEPTH_MAX;
 }
@@ -122,7 +141,7 @@ static int open_array(void *ctx)
 {
     struct walk *w = ctx;
 
-    if (w->depth == 1) w->outer = KEY_OTHER;
+    if (w->depth == 1 && w->key != KEY_DISKS) w->key = KEY_OTHER;
     return w->depth > 0 ? open_map(ctx) : 0;
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * What the twin must know of the guest before a byte of its memory comes: the xl header, and three fields of the configuration.
+ * What the twin must know of the guest before a byte of its memory comes: the xl header, and a few fields of the configuration.
  */
 #ifndef LIBXL_TWIN_CONFIG_H
 #define LIBXL_TWIN_CONFIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,9 @@
 struct twin_config {
     char name[65];
     char uuid[37];
+    char type[16];         /* "pvh", "hvm", "pv"; "" when it is not said */
+    char device_model[32]; /* device_model_version; "" when it is not said */
+    bool disks;            /* has any */
     uint64_t max_memkb;
 };
 

@@ -18,10 +18,12 @@
 
 #include <libxl.h>
 
+#include "libxl_channel_frame.h"
 #include "libxl_control_path.h"
 #include "libxl_twin_config.h"
 #include "libxl_twin_lock.h"
 #include "libxl_twin_log.h"
+#include "libxl_twin_qemu.h"
 
 #define LIMIT_HEADER_MS 60000
 #define HOLD_EXTRA (64ull << 20)
@@ -37,6 +39,8 @@ struct receiver {
     unsigned char *prefix; /* xl header and what follows it; in gc */
     size_t prefix_len;
     struct twin_config config;
+    const char *apply; /* NULL: cold */
+    bool device_model;
     const char *argv[4];
     char lock[256], own_lock[256];
     int signal_fd;
@@ -201,6 +205,64 @@ static int find_helper(struct receiver *rv, const char **path)
     return ERROR_FAIL;
 }
 
+/* ---- warm or cold ---- */
+
+/* NULL: this guest's twin can be warm; else what is in the way. */
+static const char *in_the_way(const struct receiver *rv)
+{
+    const struct twin_config *c = &rv->config;
+    bool hvm = !strcmp(c->type, "hvm");
+
+    if (!hvm && strcmp(c->type, "pvh")) return "it is neither PVH nor HVM";
+    if (hvm && strcmp(c->device_model, "qemu_xen")) return "its device model is not qemu_xen";
+    if (c->disks) return "it has disks, which this host opens when the twin is completed";
+    return access(rv->apply, X_OK) ? "xentwin-apply is not installed" : NULL;
+}
+
+/* QEMU shall wait for its state. What libxl keeps of the configuration is put right by xentwin-apply. */
+static int defer_device_model(struct receiver *rv)
+{
+    const char *json = (const char *)rv->prefix + XL_IMAGE_HEADER_LEN + 4;
+    unsigned char *prefix;
+    char *edited;
+    size_t len;
+
+    edited = twin_qemu_config(&rv->log.lg, json, 1);
+    len = edited ? strlen(edited) + 1 : 0;
+    if (!edited || len + 4 > XL_IMAGE_DATA_MAX) {
+        free(edited);
+        return ERROR_FAIL;
+    }
+    prefix = libxl__zalloc(&rv->gc, XL_IMAGE_HEADER_LEN + 4 + len);
+    memcpy(prefix, rv->prefix, XL_IMAGE_HEADER_LEN);
+    channel_put32(prefix + XL_IMAGE_HEADER_LEN - 4, (uint32_t)len + 4);
+    channel_put32(prefix + XL_IMAGE_HEADER_LEN, (uint32_t)len);
+    memcpy(prefix + XL_IMAGE_HEADER_LEN + 4, edited, len);
+    free(edited);
+    rv->prefix = prefix;
+    rv->prefix_len = XL_IMAGE_HEADER_LEN + 4 + len;
+    return 0;
+}
+
+static int choose_twin(struct receiver *rv)
+{
+    const char *file = getenv("XENTWIN_APPLY"), *reason;
+
+    rv->apply = file && *file ? file : XENTWIN_LIBEXECDIR "/xentwin-apply";
+    rv->device_model = !strcmp(rv->config.type, "hvm");
+    reason = rv->opts->choice == TWIN_COLD ? "it was asked for" : in_the_way(rv);
+    if (!reason && rv->device_model && defer_device_model(rv))
+        reason = "its configuration cannot be changed";
+    if (!reason) return 0;
+    rv->apply = NULL;
+    if (rv->opts->choice == TWIN_WARM) {
+        LOG(&rv->gc, ERROR, "the twin of %s cannot be warm: %s", rv->config.name, reason);
+        return ERROR_FAIL;
+    }
+    LOG(&rv->gc, INFO, "the twin of %s is cold: %s", rv->config.name, reason);
+    return 0;
+}
+
 static int start_twin(struct receiver *rv)
 {
     const struct twin_options *o = rv->opts;
@@ -235,6 +297,8 @@ static int start_twin(struct receiver *rv)
     snprintf(rv->own_lock, sizeof(rv->own_lock), "%s/xl-%.64s.lock", control_dir(), o->domain);
     t->lock = rv->lock;
     t->own_lock = rv->own_lock;
+    t->apply = rv->apply;
+    t->device_model = rv->device_model;
     t->with_control = true;
     t->disks = o->disks;
     t->num_disks = o->num_disks;
@@ -282,6 +346,7 @@ int libxl__twin_receive(const struct twin_options *opts)
 
     rc = write_banner(&rv, until_ms);
     if (!rc) rc = read_prefix(&rv, until_ms);
+    if (!rc) rc = choose_twin(&rv);
     if (!rc) rc = run_twin(&rv);
 
     libxl__twin_dispose(&rv.twin);

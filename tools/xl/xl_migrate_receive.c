@@ -29,7 +29,8 @@ enum long_option {
     OPT_DOMAIN,
     OPT_SELF_NAME,
     OPT_PEER_NAME,
-    OPT_DISK
+    OPT_DISK,
+    OPT_TWIN
 };
 
 static const struct option long_options[] = {
@@ -43,6 +44,7 @@ static const struct option long_options[] = {
     {"self-name", required_argument, NULL, OPT_SELF_NAME},
     {"peer-name", required_argument, NULL, OPT_PEER_NAME},
     {"disk", required_argument, NULL, OPT_DISK},
+    {"twin", required_argument, NULL, OPT_TWIN},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -125,6 +127,9 @@ static bool take_option(struct receive_opts *o, int opt, const char *value)
         return take_name("--peer-name", value, &o->peer_name);
     case OPT_DISK:
         return take_disk(o, value);
+    case OPT_TWIN:
+        o->twin = value;
+        return xl_parse_twin(COMMAND, value);
     case 'e':
         o->no_monitor = true;
         return true;
@@ -137,7 +142,7 @@ int xl_receive_parse(struct receive_opts *o, int argc, char **argv)
 {
     int opt;
 
-    *o = (struct receive_opts){.limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT};
+    *o = (struct receive_opts){.limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT, .twin = "cold"};
     xl_getopt_start();
     while ((opt = xl_getopt(COMMAND, argc, argv, ":reh", long_options)) != XL_OPT_END) {
         if (opt == XL_OPT_BAD || !take_option(o, opt, optarg)) return XL_USAGE;
@@ -163,6 +168,9 @@ static int receive(const struct receive_opts *o)
         .no_monitor = o->no_monitor,
         .disks = o->disks,
         .num_disks = o->num_disks,
+        .choice = !strcmp(o->twin, "warm")   ? TWIN_WARM
+                  : !strcmp(o->twin, "cold") ? TWIN_COLD
+                                             : TWIN_AUTO,
         .in_fd = STDIN_FILENO,
         .out_fd = STDOUT_FILENO,
         .stock_xl = xl_stock_path(),

@@ -14,6 +14,7 @@ struct receive_opts {
     libxl_link_loss on_link_loss;
     int limit_ms;
     bool no_monitor;
+    const char *twin; /* "auto", "warm", "cold" */
     /* Borrowed from argv. */
     const char *arbiter, *session, *domain, *self_name, *peer_name;
     const char *disks[DISK_MAX]; /* replicated ones */

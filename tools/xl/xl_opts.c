@@ -158,6 +158,13 @@ bool xl_parse_name(const char *command, const char *option, const char *text)
     return false;
 }
 
+bool xl_parse_twin(const char *command, const char *text)
+{
+    if (!strcmp(text, "auto") || !strcmp(text, "warm") || !strcmp(text, "cold")) return true;
+    xl_usage(command, "--twin '%.40s' is neither 'auto' nor 'warm' nor 'cold'", text);
+    return false;
+}
+
 bool xl_shell_quote(const char *text, char *out, size_t size)
 {
     size_t n = 0;

@@ -41,6 +41,7 @@ bool xl_parse_bytes(const char *command, const char *option, const char *text, u
  * and arbiters. */
 bool xl_name_valid(const char *text);
 bool xl_parse_name(const char *command, const char *option, const char *text);
+bool xl_parse_twin(const char *command, const char *text); /* of --twin */
 
 /* Copies text into out quoted for a POSIX shell; false when it does not fit. */
 bool xl_shell_quote(const char *text, char *out, size_t size);

@@ -28,6 +28,7 @@ enum long_option {
     OPT_COMPRESS_CACHE,
     OPT_SELF_NAME,
     OPT_PEER_NAME,
+    OPT_TWIN,
     OPT_ACTION /* last: actions follow */
 };
 
@@ -42,6 +43,7 @@ static const struct option long_options[] = {
     {"compress-cache", required_argument, NULL, OPT_COMPRESS_CACHE},
     {"self-name", required_argument, NULL, OPT_SELF_NAME},
     {"peer-name", required_argument, NULL, OPT_PEER_NAME},
+    {"twin", required_argument, NULL, OPT_TWIN},
     {"stop", no_argument, NULL, OPT_ACTION + REMUS_STOP},
     {"status", no_argument, NULL, OPT_ACTION + REMUS_STATUS},
     {"promote", no_argument, NULL, OPT_ACTION + REMUS_PROMOTE},
@@ -137,6 +139,9 @@ static bool take_long(struct remus_opts *o, int opt, const char *value)
         return take_name("--self-name", value, o->self_name);
     case OPT_PEER_NAME:
         return take_name("--peer-name", value, o->peer_name);
+    case OPT_TWIN:
+        o->twin = value;
+        return xl_parse_twin("remus", value);
     default:
         return take_action(o, (enum remus_action)(opt - OPT_ACTION));
     }
@@ -304,6 +309,7 @@ static bool add_channel_options(const struct remus_opts *o, const char *domain, 
     if (ok && o->arbiter) ok = add_option(out, size, "--arbiter", o->arbiter);
     for (unsigned i = 0; ok && i < disks->n; i++)
         ok = add_option(out, size, "--disk", disks->names[i]);
+    if (ok && o->twin) ok = add_option(out, size, "--twin", o->twin);
     return ok;
 }
 
