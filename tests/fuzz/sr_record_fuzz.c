@@ -39,6 +39,13 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     return 1;
 }
 
+int xc_domain_populate_physmap(xc_interface *xch, uint32_t domid, unsigned long n,
+                               unsigned int order, unsigned int flags, xen_pfn_t *gfns)
+{
+    if (n > MAX_MAPPED) abort();
+    return (int)n;
+}
+
 int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid, unsigned long n,
                                      unsigned int order, unsigned int flags, xen_pfn_t *gfns)
 {

@@ -14,6 +14,7 @@
 
 struct fake_dom fake_dom[3];
 unsigned int fake_mappings, fake_calls, fake_fail_at;
+int fake_room;
 void (*fake_guest)(void);
 
 static int memory = -1;
@@ -71,6 +72,7 @@ void fake_reset(void)
     }
     fake_mappings = fake_calls = fake_fail_at = 0;
     fake_guest = NULL;
+    fake_room = -1;
 }
 
 static bool in_p2m(int32_t mfn)
@@ -323,18 +325,40 @@ int xc_domain_set_tsc_info(xc_interface *xch, uint32_t domid, uint32_t mode, uin
     return 0;
 }
 
-int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid, unsigned long n,
-                                     unsigned int order, unsigned int flags, xen_pfn_t *gfns)
+/* An extent comes whole or not at all; the first that fails ends it. */
+static bool populate_extent(uint32_t domid, xen_pfn_t first, unsigned int order)
+{
+    xen_pfn_t g, end = first + (1UL << order);
+
+    if (end > FAKE_GFNS || first % (1UL << order)) return false;
+    for (g = first; g < end; g++)
+        if (fake_dom[domid].mfn[g] >= 0) return false;
+    for (g = first; g < end; g++)
+        fake_populate(domid, (uint32_t)g);
+    return true;
+}
+
+int xc_domain_populate_physmap(xc_interface *xch, uint32_t domid, unsigned long n,
+                               unsigned int order, unsigned int flags, xen_pfn_t *gfns)
 {
     struct fake_dom *dom = find(domid);
     unsigned long i;
 
     if (!dom || fails()) return -1;
     for (i = 0; i < n; i++) {
-        if (gfns[i] >= FAKE_GFNS || dom->mfn[gfns[i]] >= 0) return -1;
-        fake_populate(domid, (uint32_t)gfns[i]);
+        unsigned long pages = 1UL << order;
+
+        if (fake_room >= 0 && (unsigned long)fake_room < pages) break;
+        if (!populate_extent(domid, gfns[i], order)) break;
+        if (fake_room >= 0) fake_room -= (int)pages;
     }
-    return 0;
+    return (int)i;
+}
+
+int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid, unsigned long n,
+                                     unsigned int order, unsigned int flags, xen_pfn_t *gfns)
+{
+    return xc_domain_populate_physmap(xch, domid, n, order, flags, gfns) == (int)n ? 0 : -1;
 }
 
 int xc_domain_decrease_reservation_exact(xc_interface *xch, uint32_t domid, unsigned long n,
@@ -347,6 +371,7 @@ int xc_domain_decrease_reservation_exact(xc_interface *xch, uint32_t domid, unsi
     for (i = 0; i < n; i++) {
         if (gfns[i] >= FAKE_GFNS || dom->mfn[gfns[i]] < 0) return -1;
         fake_give_back(domid, (uint32_t)gfns[i]);
+        if (fake_room >= 0) fake_room++;
     }
     return 0;
 }

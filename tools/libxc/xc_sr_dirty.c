@@ -162,3 +162,18 @@ bool xc_sr_sparse_test(const struct xc_sr_sparse *s, uint64_t pfn)
 
     return word && (*word & bit_of(pfn));
 }
+
+uint64_t xc_sr_sparse_next(const struct xc_sr_sparse *s, uint64_t from)
+{
+    while (from >> LEAF_SHIFT < s->leaves_used) {
+        const unsigned long *word = find_word(s, from);
+        unsigned long left = word ? *word & ~(bit_of(from) - 1) : 0;
+
+        if (left) return from - from % WORD_BITS + (uint64_t)__builtin_ctzl(left);
+        if (word)
+            from += WORD_BITS - from % WORD_BITS;
+        else
+            from = ((from >> LEAF_SHIFT) + 1) << LEAF_SHIFT;
+    }
+    return XC_SR_PFN_NONE;
+}

@@ -45,5 +45,7 @@ void xc_sr_sparse_dispose(struct xc_sr_sparse *s);          /* leaves the empty 
 int xc_sr_sparse_set(struct xc_sr_sparse *s, uint64_t pfn); /* -1: ERANGE or ENOMEM */
 void xc_sr_sparse_clear(struct xc_sr_sparse *s, uint64_t pfn);
 bool xc_sr_sparse_test(const struct xc_sr_sparse *s, uint64_t pfn);
+/* The first set pfn at or after `from`, or XC_SR_PFN_NONE. */
+uint64_t xc_sr_sparse_next(const struct xc_sr_sparse *s, uint64_t from);
 
 #endif

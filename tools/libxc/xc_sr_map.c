@@ -52,7 +52,7 @@ void xc_sr_map_dispose(struct xc_sr_map *map)
 {
     uint64_t i;
 
-    for (i = 0; map->chunks && i < xc_sr_map_chunks(map); i++)
+    for (i = 0; map->mapped_chunks && i < xc_sr_map_chunks(map); i++)
         unmap_chunk(map, i);
     free(map->chunks);
     memset(map, 0, sizeof(*map));

@@ -160,7 +160,7 @@ static int handle_checkpoint(struct xc_sr_restore *r, bool *over)
                 (unsigned long)r->checkpoints + 1);
         return -1;
     }
-    if (apply_held(r)) return -1;
+    if (apply_held(r) || xc_sr_release_spare(r)) return -1;
     r->checkpoints++;
     r->holding = true;
     return 0;
@@ -223,6 +223,7 @@ static void cleanup(struct xc_sr_restore *r)
     int saved = errno;
 
     xc_sr_hold_empty(&r->hold);
+    xc_sr_populate_cleanup(r);
     xc_sr_sparse_dispose(&r->populated);
     free(r->scratch);
     r->scratch = NULL;
@@ -240,6 +241,7 @@ int xc_sr_restore(struct xc_sr_restore *r)
         if (next_record(r, &over)) goto out;
     if (r->verifying)
         SR_LOG(&r->env, INFO, "verification: %lu pages differ", (unsigned long)r->verify_differ);
+    if (xc_sr_release_spare(r)) goto out;
     rc = r->ops->complete(r);
 out:
     cleanup(r);

@@ -13,8 +13,8 @@
  * 3. The domain holds one complete checkpoint, or the restore fails.
  * 4. Nothing behind CHECKPOINT is read: the toolstack takes over the fd exactly there.
  *
- * xc_sr_restore.c walks the stream, xc_sr_restore_pages.c applies pages, xc_sr_hold.c keeps
- * records, xc_sr_restore_x86_hvm.c does what differs by guest kind.
+ * xc_sr_restore.c walks the stream, xc_sr_restore_pages.c applies pages, xc_sr_restore_populate.c
+ * finds memory for them, xc_sr_hold.c keeps records, xc_sr_restore_x86_hvm.c does what differs by guest kind.
  */
 #ifndef XC_SR_RESTORE_H
 #define XC_SR_RESTORE_H
@@ -26,6 +26,7 @@
 #include "xc_sr_dirty.h"
 #include "xc_sr_env.h"
 #include "xc_sr_hold.h"
+#include "xc_sr_map.h"
 
 struct xc_sr_restore;
 
@@ -68,6 +69,9 @@ struct xc_sr_restore {
     bool verifying; /* behind VERIFY pages are compared, not written */
     uint64_t verify_differ;
     struct xc_sr_sparse populated;
+    struct xc_sr_sparse touched, large; /* by chunk: something was populated; all of it was */
+    uint32_t refusals;                  /* of large pages */
+    struct xc_sr_map map;               /* of large chunks */
     uint8_t *scratch; /* contents of an ENCODED_PAGES record; made for the first one */
     struct xc_sr_hold hold;
     bool holding; /* a complete checkpoint is in the domain */
@@ -78,6 +82,18 @@ struct xc_sr_restore {
 int xc_sr_restore(struct xc_sr_restore *r);
 
 /* --- between the files of the engine --- */
+
+/* xc_sr_restore_populate.c */
+int xc_sr_populate_setup(struct xc_sr_restore *r);
+void xc_sr_populate_cleanup(struct xc_sr_restore *r);
+/* Memory for pfns that have none; at most XC_SR_BATCH. Those of r->populated are to stay. */
+int xc_sr_populate(struct xc_sr_restore *r, const xen_pfn_t *pfns, unsigned int count);
+/* Takes the memory away; they are out of r->populated already. */
+int xc_sr_depopulate(struct xc_sr_restore *r, const xen_pfn_t *pfns, unsigned int count);
+/* Is all of the 2 MiB around pfn there, so that it can stay mapped? */
+bool xc_sr_is_large(const struct xc_sr_restore *r, xen_pfn_t pfn);
+/* Gives back what was populated and never sent. */
+int xc_sr_release_spare(struct xc_sr_restore *r);
 
 /* xc_sr_restore_pages.c: apply_pages() and apply_encoded() of HVM and PVH. */
 int xc_sr_apply_pages(struct xc_sr_restore *r, const struct xc_sr_record *rec);

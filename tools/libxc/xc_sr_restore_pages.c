@@ -24,27 +24,6 @@ struct run {
     const uint8_t *data;             /* of the first page of a data run; the others follow */
 };
 
-static int populate(struct xc_sr_restore *r, struct run *run)
-{
-    if (run->missing_count &&
-        xc_domain_populate_physmap_exact(r->env.xch, r->env.domid, run->missing_count, 0, 0,
-                                         run->missing)) {
-        SR_ERRNO(&r->env, "cannot populate %u pages of domain %u from pfn %#lx on",
-                 run->missing_count, r->env.domid, (unsigned long)run->missing[0]);
-        return -1;
-    }
-    return 0;
-}
-
-static int depopulate(struct xc_sr_restore *r, struct run *run)
-{
-    if (xc_domain_decrease_reservation_exact(r->env.xch, r->env.domid, run->count, 0, run->pfns)) {
-        SR_ERRNO(&r->env, "cannot take %u pages from domain %u", run->count, r->env.domid);
-        return -1;
-    }
-    return 0;
-}
-
 static void compare_page(struct xc_sr_restore *r, xen_pfn_t pfn, const void *have, const void *want)
 {
     if (!memcmp(have, want, SR_PAGE_SIZE)) return;
@@ -59,6 +38,34 @@ static size_t write_page(struct xc_sr_restore *r, xen_pfn_t pfn, void *page, uin
     if (!r->verifying) return xc_sr_decode_page(page, encoding, data);
     compare_page(r, pfn, page, data);
     return SR_PAGE_SIZE;
+}
+
+/* Are all pages of the run in chunks that stay mapped? */
+static bool stays_mapped(const struct xc_sr_restore *r, const struct run *run)
+{
+    unsigned int i;
+
+    for (i = 0; i < run->count; i++)
+        if (!xc_sr_is_large(r, run->pfns[i])) return false;
+    return true;
+}
+
+static int copy_mapped(struct xc_sr_restore *r, struct run *run)
+{
+    unsigned int i;
+
+    xc_sr_map_next_round(&r->map);
+    for (i = 0; i < run->count; i++) {
+        void *page = xc_sr_map_page_rw(&r->map, run->pfns[i]);
+
+        if (!page) {
+            SR_ERRNO(&r->env, "cannot write pfn %#lx of domain %u", (unsigned long)run->pfns[i],
+                     r->env.domid);
+            return -1;
+        }
+        run->data += write_page(r, run->pfns[i], page, run->encodings[i], run->data);
+    }
+    return 0;
 }
 
 static int copy_data(struct xc_sr_restore *r, struct run *run)
@@ -94,9 +101,11 @@ static int end_run(struct xc_sr_restore *r, struct run *run)
 {
     int rc = 0;
 
-    if (run->kind == RUN_GONE) rc = depopulate(r, run);
-    if (run->kind == RUN_DATA || run->kind == RUN_EMPTY) rc = populate(r, run);
-    if (!rc && run->kind == RUN_DATA) rc = copy_data(r, run);
+    if (run->kind == RUN_GONE) rc = xc_sr_depopulate(r, run->pfns, run->count);
+    if (run->kind == RUN_DATA || run->kind == RUN_EMPTY)
+        rc = xc_sr_populate(r, run->missing, run->missing_count);
+    if (!rc && run->kind == RUN_DATA)
+        rc = stays_mapped(r, run) ? copy_mapped(r, run) : copy_data(r, run);
     run->kind = RUN_NONE;
     run->count = run->missing_count = 0;
     return rc;

@@ -17,8 +17,11 @@ struct hvm_state {
 static int hvm_setup(struct xc_sr_restore *r)
 {
     r->arch = calloc(1, sizeof(struct hvm_state));
-    if (!r->arch) SR_ERRNO(&r->env, "no memory for the state of domain %u", r->env.domid);
-    return r->arch ? 0 : -1;
+    if (!r->arch) {
+        SR_ERRNO(&r->env, "no memory for the state of domain %u", r->env.domid);
+        return -1;
+    }
+    return xc_sr_populate_setup(r);
 }
 
 static void hvm_cleanup(struct xc_sr_restore *r)
