@@ -17,6 +17,7 @@ $(BUILD)/build.ninja:
 check: $(BUILD)/build.ninja
 	@scripts/install-deps test
 	@ninja -C $(BUILD)
+	@tests/xensim/fetch-stock
 	@scripts/run-check $(BUILD)
 
 check-lab: all

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# shellcheck shell=sh disable=SC2034 # what the tests use
+# For the tests on simulated hosts: starts them, finds Debian's programs, cleans up. The build names its folder in
+# XENSIM_BUILD and our helper in XENSIM_HELPER.
+set -u
+
+build=${XENSIM_BUILD:?is set by the build}
+our_helper=${XENSIM_HELPER:?is set by the build}
+root=$(cd "$(dirname "$0")/../.." && pwd)
+stock_root=${XENTWIN_CACHE:-$root/.cache}/xensim/root
+stock_bin=$stock_root/usr/lib/xen-4.17/bin
+stock_helper=$stock_bin/libxl-save-helper
+[ -x "$stock_helper" ] || stock_helper=/usr/lib/xen-4.17/bin/libxl-save-helper
+
+dir=$(mktemp -d /tmp/xensim.XXXXXX)
+pids=
+failed=0
+
+finish() {
+    status=$?
+    for pid in $pids; do
+        kill "$pid" 2>/dev/null
+    done
+    wait
+    # shellcheck disable=SC2015 # the second branch only when the first says that all is well
+    [ "$status" -eq 0 ] || [ "$status" -eq 77 ] || for log in "$dir"/*/log; do
+        [ -s "$log" ] && echo "--- $log" && tail -n 20 "$log"
+    done
+    rm -rf "$dir"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+skip() {
+    echo "skipped: $*"
+    exit 77
+}
+fail() {
+    echo "FAIL: $*"
+    failed=1
+}
+need_stock() {
+    [ -x "$stock_helper" ] || skip "Debian's libxl-save-helper is not here; tests/xensim/fetch-stock gets it"
+}
+
+# host NAME: starts a simulated host; its socket is $dir/NAME/xen.sock.
+host() {
+    mkdir -p "$dir/$1"
+    "$build/xensimd" "$1" "$dir/$1" 2>"$dir/$1/log" &
+    pids="$pids $!"
+    tries=0
+    until [ "$(on "$1" ping 2>/dev/null)" = "$1" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 100 ] || { echo "host $1 does not start"; exit 1; }
+        sleep 0.05
+    done
+}
+# on NAME WORDS...: xensimctl at that host.
+on() {
+    at=$1
+    shift
+    XENSIM_SOCKET=$dir/$at/xen.sock "$build/xensimctl" "$@"
+}
+# value NAME DOMID KEY: one word of `info`.
+value() {
+    on "$1" info "$2" | tr ' ' '\n' | sed -n "s/^$3=//p"
+}
+# wait_value NAME DOMID KEY VALUE: within 10 s.
+wait_value() {
+    tries=0
+    until [ "$(value "$1" "$2" "$3")" = "$4" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 500 ] || return 1
+        sleep 0.02
+    done
+}
+# roundtrip A DOMID HELPER B DOMID HELPER KEY=VALUE...: B may be "-".
+roundtrip() {
+    from=$dir/$1/xen.sock to=$4
+    [ "$to" = - ] || to=$dir/$4/xen.sock
+    from_domid=$2 save=$3 to_domid=$5 restore=$6
+    shift 6
+    LD_LIBRARY_PATH=$build "$build/xensim-roundtrip" "$from" "$from_domid" "$save" "$to" \
+        "$to_domid" "$restore" "$@"
+}
