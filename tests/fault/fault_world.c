@@ -503,6 +503,14 @@ void world_lose_peer(void)
     if (channel) channel->lost(&(libxl__egc){loop}, channel, "silence");
 }
 
+void world_backup_gives_up(void)
+{
+    if (!channel) return;
+    world.twin_dropped = true;
+    channel->frame(&(libxl__egc){loop}, channel, CHANNEL_ERROR, 0, "no memory", 9);
+    world_lose_peer();
+}
+
 void world_kill_helper(void)
 {
     if (helper_alive) terminated = true;

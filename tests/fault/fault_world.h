@@ -34,6 +34,8 @@ void world_start(const struct world_setup *setup);
 void world_turn(void); /* one turn of the loop, the fake clock moving as needed */
 void world_end(void);
 void world_lose_peer(void);
+/* It says ERROR and closes: its twin is dropped. */
+void world_backup_gives_up(void);
 void world_kill_helper(void);
 void world_end_guest(void);
 void world_abort(void);

@@ -19,11 +19,20 @@
 
 #include "fault_world.h"
 
-enum what { NOTHING, CALL_FAILS, PEER_LOST, HELPER_DIES, GUEST_ENDS, USER_ABORTS, DISKS_LOST };
+enum what {
+    NOTHING,
+    CALL_FAILS,
+    PEER_LOST,
+    HELPER_DIES,
+    GUEST_ENDS,
+    USER_ABORTS,
+    DISKS_LOST,
+    GIVES_UP
+};
 
 static const char *const names[] = {"nothing",     "the n-th call fails", "peer lost",
                                     "helper dies", "guest ends",          "user aborts",
-                                    "disks lost"};
+                                    "disks lost",  "backup gives up"};
 
 static void judge(enum what what, int n, const struct world_setup *s)
 {
@@ -40,6 +49,7 @@ static void judge(enum what what, int n, const struct world_setup *s)
         fail_msg("%s, n = %d: disks are still protected", names[what], n);
     if (w->guest == GUEST_IS_ENDED) return;
     if (w->guest == GUEST_IS_PAUSED) {
+        if (what == GIVES_UP) fail_msg("n = %d: paused, but its twin is dropped", n);
         if (w->plug == PLUG_NONE && w->netbuf_wanted)
             fail_msg("%s, n = %d: paused with open output", names[what], n);
         if (!w->denied) fail_msg("%s, n = %d: paused although it may run", names[what], n);
@@ -72,6 +82,8 @@ static int run(enum what what, int n, const struct world_setup *setup)
                 world_abort();
             else if (what == DISKS_LOST)
                 world_lose_disks();
+            else if (what == GIVES_UP)
+                world_backup_gives_up();
         }
         world.turns = turn;
         world_turn();
@@ -139,6 +151,11 @@ static void t_remus_disks_lost_at_any_turn_guest_goes_on(void **state)
     every_guest_and_rule(DISKS_LOST);
 }
 
+static void t_remus_backup_gives_up_at_any_turn_guest_goes_on(void **state)
+{
+    every_guest_and_rule(GIVES_UP);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +165,7 @@ int main(void)
         cmocka_unit_test(t_remus_helper_killed_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_guest_ends_at_any_turn_no_twin),
         cmocka_unit_test(t_remus_abort_at_any_turn_ends_gracefully),
+        cmocka_unit_test(t_remus_backup_gives_up_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_disks_lost_at_any_turn_guest_goes_on),
     };
 
