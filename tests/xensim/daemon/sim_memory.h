@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "xensim_wire.h"
+#include "../xensim_wire.h"
 
 #define SIM_GFNS (1UL << 25) /* 128 GiB of guest addresses */
 #define SIM_SPARE (1UL << 22)

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "xensim_wire.h"
+#include "../xensim_wire.h"
 
 struct sim_link {
     int fd;
