@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+#include "disk_journal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "disk_util.h"
+
+#define SLOT_SIZE 4096
+#define SLOT_HASHED 72
+#define RING_AT (3 * SLOT_SIZE)
+#define RECORD_MAGIC 0x524a5458u /* "XTJR" */
+#define RECORD_SEAL 100          /* beside DISK_WRITE and DISK_ZERO */
+#define RECORD_HASHED 56
+
+static const uint8_t slot_magic[8] = {'X', 'T', 'J', 'S', 'L', 'O', 'T', '1'};
+
+struct record {
+    uint16_t type, flags;
+    uint64_t session, seq, epoch, offset, span, hash;
+};
+
+void disk_journal_init(struct disk_journal *j)
+{
+    memset(j, 0, sizeof(*j));
+    j->fd = -1;
+}
+
+void disk_journal_dispose(struct disk_journal *j)
+{
+    if (j->fd >= 0) close(j->fd);
+    free(j->buf);
+    disk_journal_init(j);
+}
+
+/* ---- the ring ---- */
+
+static int ring_io(struct disk_journal *j, uint64_t at, void *data, size_t size, bool write)
+{
+    uint8_t *p = data;
+
+    while (size) {
+        uint64_t start = at % j->limit;
+        size_t n = size < j->limit - start ? size : (size_t)(j->limit - start);
+        int r = write ? disk_pwrite_full(j->fd, p, n, RING_AT + start)
+                      : disk_pread_full(j->fd, p, n, RING_AT + start);
+        if (r) return r;
+        p += n;
+        at += n;
+        size -= n;
+    }
+    return 0;
+}
+
+static int ring_write(struct disk_journal *j, uint64_t at, const void *data, size_t size)
+{
+    return ring_io(j, at, (void *)(uintptr_t)data, size, true);
+}
+
+static int ring_read(struct disk_journal *j, uint64_t at, void *data, size_t size)
+{
+    return ring_io(j, at, data, size, false);
+}
+
+static void record_put(uint8_t head[DISK_RECORD_SIZE], const struct record *rec)
+{
+    disk_put32(head, RECORD_MAGIC);
+    disk_put16(head + 4, rec->type);
+    disk_put16(head + 6, rec->flags);
+    disk_put64(head + 8, rec->session);
+    disk_put64(head + 16, rec->seq);
+    disk_put64(head + 24, rec->epoch);
+    disk_put64(head + 32, rec->offset);
+    disk_put64(head + 40, rec->span);
+    disk_put64(head + 48, rec->hash);
+    disk_put64(head + RECORD_HASHED, XXH3_64bits(head, RECORD_HASHED));
+}
+
+static bool record_get(struct record *rec, const uint8_t head[DISK_RECORD_SIZE])
+{
+    if (disk_get32(head) != RECORD_MAGIC ||
+        disk_get64(head + RECORD_HASHED) != XXH3_64bits(head, RECORD_HASHED))
+        return false;
+    rec->type = disk_get16(head + 4);
+    rec->flags = disk_get16(head + 6);
+    rec->session = disk_get64(head + 8);
+    rec->seq = disk_get64(head + 16);
+    rec->epoch = disk_get64(head + 24);
+    rec->offset = disk_get64(head + 32);
+    rec->span = disk_get64(head + 40);
+    rec->hash = disk_get64(head + 48);
+    if (rec->type == DISK_WRITE) return rec->span <= DISK_PAYLOAD_MAX;
+    return rec->type == DISK_ZERO || rec->type == RECORD_SEAL;
+}
+
+static uint64_t chain(uint64_t before, const struct record *rec)
+{
+    uint64_t in[5] = {rec->seq, rec->type, rec->offset, rec->span, rec->hash};
+
+    return XXH3_64bits_withSeed(in, sizeof(in), before);
+}
+
+/* ---- slots: what survives ---- */
+
+static int slot_write(struct disk_journal *j)
+{
+    uint8_t slot[SLOT_SIZE] = {0};
+
+    j->slot_seq++;
+    memcpy(slot, slot_magic, 8);
+    disk_put64(slot + 16, j->slot_seq);
+    disk_put64(slot + 24, j->session);
+    disk_put64(slot + 32, j->committed);
+    disk_put64(slot + 40, j->applied);
+    disk_put64(slot + 48, j->tail);
+    disk_put64(slot + 56, j->tail_seq);
+    disk_put64(slot + 64, j->limit);
+    disk_put64(slot + SLOT_HASHED, XXH3_64bits(slot, SLOT_HASHED));
+    return disk_pwrite_full(j->fd, slot, SLOT_SIZE, SLOT_SIZE * (1 + j->slot_seq % 2));
+}
+
+static bool slot_read(struct disk_journal *j, unsigned i)
+{
+    uint8_t slot[SLOT_SIZE];
+
+    if (disk_pread_full(j->fd, slot, SLOT_SIZE, SLOT_SIZE * (1 + (uint64_t)i))) return false;
+    if (memcmp(slot, slot_magic, 8) ||
+        disk_get64(slot + SLOT_HASHED) != XXH3_64bits(slot, SLOT_HASHED))
+        return false;
+    if (disk_get64(slot + 16) <= j->slot_seq) return false;
+    uint64_t limit = disk_get64(slot + 64);
+    if (limit < DISK_JOURNAL_MIN || limit > DISK_SIZE_MAX) return false;
+    j->slot_seq = disk_get64(slot + 16);
+    j->session = disk_get64(slot + 24);
+    j->committed = disk_get64(slot + 32);
+    j->applied = disk_get64(slot + 40);
+    j->tail = j->head = j->reusable = disk_get64(slot + 48);
+    j->tail_seq = j->head_seq = disk_get64(slot + 56);
+    j->limit = limit;
+    return true;
+}
+
+/* ---- walking from the tail ---- */
+
+/* Reads the record at `at` whole; false if there is no such. j->buf holds its data then. */
+static bool read_record(struct disk_journal *j, uint64_t at, uint64_t seq, struct record *rec)
+{
+    uint8_t head[DISK_RECORD_SIZE];
+
+    if (ring_read(j, at, head, sizeof(head)) || !record_get(rec, head)) return false;
+    if (rec->session != j->session || rec->seq != seq) return false;
+    if (rec->type != DISK_WRITE) return true;
+    if (ring_read(j, at + sizeof(head), j->buf, rec->span)) return false;
+    return rec->hash == XXH3_64bits(j->buf, rec->span);
+}
+
+static uint64_t record_end(uint64_t at, const struct record *rec)
+{
+    return at + DISK_RECORD_SIZE + (rec->type == DISK_WRITE ? rec->span : 0);
+}
+
+/* Finds the seals of committed epochs behind the tail; the head is put behind the last. */
+static void find_seals(struct disk_journal *j)
+{
+    uint64_t at = j->tail, seq = j->tail_seq, records = 0, sum = 0;
+    struct record rec;
+
+    j->sealed = j->applied;
+    while (j->sealed < j->committed && at - j->tail < j->limit && j->seal_count < DISK_SEALS_MAX &&
+           read_record(j, at, seq, &rec)) {
+        at = record_end(at, &rec);
+        seq++;
+        if (rec.type != RECORD_SEAL) {
+            records++;
+            sum = chain(sum, &rec);
+            continue;
+        }
+        if (rec.offset != records || rec.hash != sum || rec.epoch <= j->sealed ||
+            rec.epoch > j->committed)
+            break;
+        j->sealed = rec.epoch;
+        j->seals[j->seal_count++] = (struct disk_seal){rec.epoch, at, seq};
+        j->head = at;
+        j->head_seq = seq;
+        records = sum = 0;
+    }
+}
+
+int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, bool *complete)
+{
+    j->wanted_limit = j->limit = limit;
+    j->buf = malloc(DISK_PAYLOAD_MAX);
+    if (!j->buf) return -ENOMEM;
+    j->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (j->fd < 0) return -errno;
+    bool any = slot_read(j, 0);
+    any |= slot_read(j, 1);
+    *complete = true;
+    if (!any) return disk_journal_reset(j);
+    find_seals(j);
+    *complete = j->sealed == j->committed;
+    return 0;
+}
+
+int disk_journal_reset(struct disk_journal *j)
+{
+    int r;
+
+    r = disk_random(&j->session, sizeof(j->session));
+    if (r) return r;
+    j->limit = j->wanted_limit;
+    j->tail = j->head = j->reusable = 0;
+    j->tail_seq = j->head_seq = 0;
+    j->committed = j->applied = j->sealed = 0;
+    j->seal_count = 0;
+    j->open_records = j->open_chain = 0;
+    return slot_write(j);
+}
+
+/* ---- appending ---- */
+
+uint64_t disk_journal_bytes(const struct disk_journal *j)
+{
+    return j->head - j->tail;
+}
+
+bool disk_journal_has_room(const struct disk_journal *j, size_t payload)
+{
+    /* A seal must fit behind whatever is taken. */
+    return j->head - j->reusable + payload + 2 * DISK_RECORD_SIZE <= j->limit;
+}
+
+int disk_journal_append(struct disk_journal *j, const struct disk_frame *f, const void *payload,
+                        uint64_t *head)
+{
+    struct record rec = {.type = f->type,
+                         .flags = f->flags,
+                         .session = j->session,
+                         .seq = j->head_seq,
+                         .epoch = f->epoch,
+                         .offset = f->offset,
+                         .span = f->span};
+    uint8_t raw[DISK_RECORD_SIZE];
+    int r;
+
+    assert(f->type == DISK_WRITE ? f->span == f->payload : f->type == DISK_ZERO);
+    if (f->payload) rec.hash = XXH3_64bits(payload, f->payload);
+    record_put(raw, &rec);
+    r = ring_write(j, j->head, raw, sizeof(raw));
+    if (!r) r = ring_write(j, j->head + sizeof(raw), payload, f->payload);
+    if (r) return r;
+    j->open_records++;
+    j->open_chain = chain(j->open_chain, &rec);
+    *head = record_end(j->head, &rec);
+    return 0;
+}
+
+int disk_journal_append_seal(struct disk_journal *j, uint64_t epoch, uint64_t *head)
+{
+    struct record rec = {.type = RECORD_SEAL,
+                         .session = j->session,
+                         .seq = j->head_seq,
+                         .epoch = epoch,
+                         .offset = j->open_records,
+                         .hash = j->open_chain};
+    uint8_t raw[DISK_RECORD_SIZE];
+
+    record_put(raw, &rec);
+    *head = j->head + sizeof(raw);
+    return ring_write(j, j->head, raw, sizeof(raw));
+}
+
+void disk_journal_publish(struct disk_journal *j, uint64_t head)
+{
+    j->head = head;
+    j->head_seq++;
+}
+
+bool disk_journal_can_seal(const struct disk_journal *j)
+{
+    return j->seal_count < DISK_SEALS_MAX;
+}
+
+void disk_journal_publish_seal(struct disk_journal *j, uint64_t epoch, uint64_t head)
+{
+    disk_journal_publish(j, head);
+    j->sealed = epoch;
+    j->seals[j->seal_count++] = (struct disk_seal){epoch, j->head, j->head_seq};
+    j->open_records = j->open_chain = 0;
+}
+
+/* ---- commit and apply ---- */
+
+const struct disk_seal *disk_journal_find(const struct disk_journal *j, uint64_t epoch)
+{
+    for (unsigned i = 0; i < j->seal_count; i++)
+        if (j->seals[i].epoch == epoch) return &j->seals[i];
+    return NULL;
+}
+
+int disk_journal_commit(struct disk_journal *j, uint64_t epoch)
+{
+    uint64_t before = j->committed;
+    int r;
+
+    j->committed = epoch;
+    r = slot_write(j);
+    if (r) j->committed = before;
+    return r;
+}
+
+int disk_journal_apply(struct disk_journal *j, const struct disk_seal *to, struct disk_store *store)
+{
+    uint64_t at = j->tail, seq = j->tail_seq;
+    struct record rec;
+    int r;
+
+    r = disk_journal_flush(j);
+    if (r) return r;
+    while (at < to->end) {
+        if (!read_record(j, at, seq, &rec)) return -EBADMSG;
+        if (rec.type != RECORD_SEAL &&
+            (rec.span > store->size || rec.offset > store->size - rec.span))
+            return -EBADMSG;
+        if (rec.type == DISK_WRITE) r = disk_store_write(store, j->buf, rec.span, rec.offset);
+        if (rec.type == DISK_ZERO)
+            r = disk_store_zero(store, rec.span, rec.offset, rec.flags & DISK_FLAG_TRIM);
+        if (r) return r;
+        at = record_end(at, &rec);
+        seq++;
+    }
+    return disk_store_flush(store);
+}
+
+int disk_journal_publish_applied(struct disk_journal *j, const struct disk_seal *to)
+{
+    unsigned gone = 0;
+
+    j->tail = to->end;
+    j->tail_seq = to->seq;
+    j->applied = to->epoch;
+    while (gone < j->seal_count && j->seals[gone].epoch <= j->applied)
+        gone++;
+    memmove(j->seals, j->seals + gone, (j->seal_count - gone) * sizeof(*j->seals));
+    j->seal_count -= gone;
+    return slot_write(j);
+}
+
+int disk_journal_flush(struct disk_journal *j)
+{
+    return fdatasync(j->fd) ? -errno : 0;
+}
+
+void disk_journal_release(struct disk_journal *j)
+{
+    j->reusable = j->tail;
+}

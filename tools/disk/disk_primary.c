@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The primary's end of a link.
+ *
+ *     link -> HELLO -> <- HELLO, BITMAP..., READY        linked
+ *     sync -> CHECK, WRITE, ZERO ... BARRIER 0 <- SEALED 0     syncing, synced
+ *     protect -> WRITE, ZERO of epoch 1 ...                    protected
+ *     barrier n -> BARRIER n ... <- SEALED n;  commit n
+ *
+ * From the beginning of the synchronisation on each change of the guest goes to the link as well, so
+ * what was compared once stays equal.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "disk_roles.h"
+#include "disk_util.h"
+
+#define SEND_MAX (1u << 20)
+/* What data leaves free in the queue, so that a barrier never waits. */
+#define SPARE_OCTETS (16 * DISK_FRAME_SIZE)
+#define SPARE_SLOTS 16
+
+/* ---- queueing ---- */
+
+static bool sends(const struct disk *d, const struct disk_link *l)
+{
+    return l && d->link == l && !l->dead &&
+           (d->phase == DISK_SYNCING || d->phase == DISK_SYNCED || d->phase == DISK_PROTECTED);
+}
+
+static bool room_for(const struct disk *d, size_t payload)
+{
+    return d->queue.count < DISK_QUEUE_SLOTS - SPARE_SLOTS &&
+           disk_queue_has_room(&d->queue, payload + SPARE_OCTETS);
+}
+
+/* Waits for room as long as the policy allows. */
+static bool wait_room(struct disk *d, struct disk_link *l, size_t payload)
+{
+    struct timespec until = disk_deadline(d->o.limit_ms);
+
+    while (sends(d, l) && !room_for(d, payload)) {
+        if (!pthread_cond_timedwait(&d->room, &d->lock, &until)) continue;
+        if (!sends(d, l) || room_for(d, payload)) break;
+        if (!d->o.hold) {
+            disk_link_lost(d, l, "the backup does not keep up: %" PRIu64 " octets waited %d ms",
+                           d->queue.reserved - d->queue.sent, d->o.limit_ms);
+            break;
+        }
+        disk_event(d, "slow %" PRIu64, d->queue.reserved - d->queue.sent);
+        until = disk_deadline(d->o.limit_ms);
+    }
+    return sends(d, l);
+}
+
+static void queue_now(struct disk *d, struct disk_frame *f, const void *payload)
+{
+    struct disk_slot *slot = disk_queue_reserve(&d->queue, f->payload);
+
+    f->epoch = d->epoch;
+    if (f->payload) {
+        pthread_mutex_unlock(&d->lock);
+        disk_queue_fill(&d->queue, slot, f, payload);
+        pthread_mutex_lock(&d->lock);
+    } else {
+        disk_queue_fill(&d->queue, slot, f, payload);
+    }
+    disk_queue_ready(&d->queue, slot);
+    pthread_cond_broadcast(&d->work);
+    if (!d->queue.filling && !sends(d, d->link)) pthread_cond_broadcast(&d->changed);
+}
+
+bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
+                      const void *payload)
+{
+    if (!room_for(d, f->payload) && !wait_room(d, l, f->payload)) return false;
+    if (!sends(d, l)) return false;
+    queue_now(d, f, payload);
+    return sends(d, l);
+}
+
+void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t offset, bool trim)
+{
+    const uint8_t *p = payload;
+    struct disk_frame f = {.type = DISK_ZERO, .flags = trim ? DISK_FLAG_TRIM : 0};
+    struct disk_link *l = d->link;
+
+    disk_bitmap_set(&d->bitmap, offset, size);
+    while (size && sends(d, l)) {
+        uint64_t n = payload && size > DISK_PAYLOAD_MAX ? DISK_PAYLOAD_MAX : size;
+        f.offset = offset;
+        f.span = n;
+        if (payload) {
+            f.type = DISK_WRITE;
+            f.payload = (uint32_t)n;
+        }
+        if (!disk_queue_frame(d, l, &f, p)) break;
+        /* The wait may have carried it into the next epoch, where it belongs now. */
+        disk_bitmap_set(&d->bitmap, offset, size);
+        offset += n;
+        size -= n;
+        if (payload) p += n;
+    }
+}
+
+/* ---- requests ---- */
+
+int disk_protect(struct disk *d, char why[DISK_TEXT_MAX])
+{
+    int r = -EINVAL;
+
+    pthread_mutex_lock(&d->lock);
+    if (!d->primary || d->phase != DISK_SYNCED) {
+        snprintf(why, DISK_TEXT_MAX, "protect: the disks are not synchronised");
+    } else {
+        d->state.secured = true;
+        r = disk_state_save(&d->state, d->o.state_dir);
+        if (r) snprintf(why, DISK_TEXT_MAX, "protect: state not written: %s", strerror(-r));
+    }
+    if (!r) {
+        d->phase = DISK_PROTECTED;
+        d->epoch = 1;
+        d->closed = d->committed = 0;
+    }
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
+int disk_barrier(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
+{
+    struct disk_frame f = {.type = DISK_BARRIER};
+    int r = -EINVAL;
+
+    pthread_mutex_lock(&d->lock);
+    if (!d->primary || d->phase != DISK_PROTECTED)
+        snprintf(why, DISK_TEXT_MAX, "barrier: not protected");
+    else if (n <= d->closed || n < d->epoch || n == UINT64_MAX)
+        snprintf(why, DISK_TEXT_MAX, "barrier: %" PRIu64 " does not come after %" PRIu64, n,
+                 d->closed);
+    else if (!disk_queue_has_room(&d->queue, 0)) {
+        disk_link_lost(d, d->link, "no room for a barrier");
+        snprintf(why, DISK_TEXT_MAX, "barrier: no room");
+    } else
+        r = 0;
+    if (!r) {
+        d->epoch = n;
+        queue_now(d, &f, NULL);
+        d->closed = n;
+        d->epoch = n + 1;
+        disk_bitmap_close_epoch(&d->bitmap);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
+/* Changes in flight may be at the backup already but not on our disk: their bits must stay. */
+static void keep_in_flight(struct disk *d)
+{
+    for (struct disk_range *r = d->ranges.first; r; r = r->next)
+        disk_bitmap_set(&d->bitmap, r->start, r->end - r->start);
+}
+
+static int primary_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
+{
+    if (n > d->closed || n < d->committed) {
+        snprintf(why, DISK_TEXT_MAX,
+                 "commit: %" PRIu64 " is not between the last commit %" PRIu64
+                 " and the last barrier %" PRIu64,
+                 n, d->committed, d->closed);
+        return -EINVAL;
+    }
+    d->committed = n;
+    /* A later barrier has merged its bits with ours: they are cleared together. */
+    if (n < d->closed) return 0;
+    keep_in_flight(d);
+    disk_bitmap_commit(&d->bitmap);
+    return 0;
+}
+
+static int backup_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
+{
+    int r;
+
+    if (n == d->journal.committed && n) return 0;
+    if (!disk_journal_find(&d->journal, n) || n < d->journal.committed) {
+        snprintf(why, DISK_TEXT_MAX,
+                 "commit: epoch %" PRIu64 " is not here (sealed %" PRIu64 ", committed %" PRIu64
+                 ")",
+                 n, d->journal.sealed, d->journal.committed);
+        return -EINVAL;
+    }
+    r = disk_journal_commit(&d->journal, n);
+    if (r)
+        snprintf(why, DISK_TEXT_MAX, "commit: journal: %s", strerror(-r));
+    else
+        pthread_cond_broadcast(&d->work);
+    return r;
+}
+
+int disk_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
+{
+    pthread_mutex_lock(&d->lock);
+    int r = d->primary ? primary_commit(d, n, why) : backup_commit(d, n, why);
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
+int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
+{
+    int r = 0;
+
+    pthread_mutex_lock(&d->lock);
+    if (!d->primary) {
+        snprintf(why, DISK_TEXT_MAX, "unprotect: this is a backup");
+        r = -EINVAL;
+        goto out;
+    }
+    if (d->link) disk_link_lost(d, d->link, "unprotected");
+    if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
+    d->phase = DISK_ALONE;
+    if (d->state.secured) {
+        d->state.secured = false;
+        r = disk_state_save(&d->state, d->o.state_dir);
+        if (r) snprintf(why, DISK_TEXT_MAX, "unprotect: state not written: %s", strerror(-r));
+    }
+out:
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
+/* ---- the link's threads ---- */
+
+static void *sender(void *arg)
+{
+    struct disk_link *l = arg;
+    struct disk *d = l->disk;
+    struct iovec iov[2];
+
+    pthread_mutex_lock(&d->lock);
+    while (!l->dead) {
+        if (!disk_queue_peek(&d->queue, iov, SEND_MAX)) {
+            pthread_cond_wait(&d->work, &d->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&d->lock);
+        ssize_t n = disk_link_write_some(l, iov, 2, d->o.hold ? -1 : d->o.limit_ms);
+        pthread_mutex_lock(&d->lock);
+        if (n == -ETIMEDOUT)
+            disk_link_lost(d, l, "the backup takes nothing for %d ms", d->o.limit_ms);
+        else if (n < 0)
+            disk_link_lost(d, l, "%s", disk_link_error((int)n));
+        else
+            disk_queue_sent(&d->queue, (size_t)n);
+        pthread_cond_broadcast(&d->room);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return NULL;
+}
+
+/* Both must have seen the same disk. */
+static bool hello_fits(struct disk *d, struct disk_link *l)
+{
+    const struct disk_hello *h = &l->peer;
+
+    if (h->primary)
+        disk_link_lost(d, l, "the other side is a primary, too (generation %" PRIu64 ")",
+                       h->generation);
+    else if (h->size != d->store.size)
+        disk_link_lost(d, l, "the disks differ in size: %" PRIu64 " here, %" PRIu64 " there",
+                       d->store.size, h->size);
+    else if (h->generation > d->state.generation)
+        disk_link_lost(d, l,
+                       "the backup is newer (generation %" PRIu64 ", here %" PRIu64
+                       "): this disk is stale",
+                       h->generation, d->state.generation);
+    else if (!disk_id_none(h->uuid) && memcmp(h->uuid, d->state.uuid, 16))
+        disk_link_lost(d, l,
+                       "the backup's disk is the twin of another disk: xentwin-disk reset there");
+    else if (h->resume && (disk_id_none(h->base) || memcmp(h->base, d->state.base, 16)))
+        disk_link_lost(d, l, "the backup wants to resume what never was");
+    else
+        return true;
+    return false;
+}
+
+static int say_hello(struct disk *d, struct disk_link *l)
+{
+    struct disk_frame f = {.type = DISK_HELLO, .payload = DISK_HELLO_SIZE};
+    struct disk_hello h = {.version = DISK_LINK_VERSION, .primary = true};
+    uint8_t raw[DISK_HELLO_SIZE];
+    int r = 0;
+
+    pthread_mutex_lock(&d->lock);
+    if (disk_id_none(d->state.uuid)) {
+        r = disk_random(d->state.uuid, 16);
+        if (!d->state.generation) d->state.generation = 1;
+        if (!r) r = disk_state_save(&d->state, d->o.state_dir);
+    }
+    h.size = d->store.size;
+    h.generation = d->state.generation;
+    memcpy(h.uuid, d->state.uuid, 16);
+    memcpy(h.base, d->state.base, 16);
+    pthread_mutex_unlock(&d->lock);
+    disk_hello_put(raw, &h);
+    return r ? r : disk_link_send(l, &f, raw, DISK_HANDSHAKE_MS);
+}
+
+static void sealed(struct disk *d, struct disk_link *l, uint64_t n)
+{
+    int r;
+
+    if (n > d->closed || (n == 0 && !l->barrier0_sent)) {
+        disk_link_lost(d, l, "the backup sealed epoch %" PRIu64 " that was never closed", n);
+        return;
+    }
+    if (n) {
+        disk_event(d, "barrier %" PRIu64, n);
+        return;
+    }
+    if (d->phase != DISK_SYNCING) return;
+    memcpy(d->state.base, l->base, 16);
+    r = disk_state_save(&d->state, d->o.state_dir);
+    if (r) {
+        disk_link_lost(d, l, "state not written: %s", strerror(-r));
+        return;
+    }
+    keep_in_flight(d);
+    disk_bitmap_synced(&d->bitmap);
+    d->phase = DISK_SYNCED;
+    d->sync_done = d->sync_total;
+    disk_event(d, "synced");
+}
+
+static void peer_error(struct disk *d, struct disk_link *l, const struct disk_frame *f)
+{
+    int n = f->payload < 200 ? (int)f->payload : 200;
+
+    for (int i = 0; i < n; i++)
+        if (l->payload[i] < 32 || l->payload[i] > 126) l->payload[i] = '?';
+    disk_link_lost(d, l, "the backup says: %.*s", n, (const char *)l->payload);
+}
+
+static void ready(struct disk *d, struct disk_link *l)
+{
+    /* What is still copied into the queue belongs to the link before. */
+    while (d->queue.filling)
+        pthread_cond_wait(&d->changed, &d->lock);
+    l->handshaken = true;
+    d->epoch = d->closed = d->committed = 0;
+    l->by_bitmap = l->peer.resume;
+    d->phase = DISK_LINKED;
+    d->sync_done = 0;
+    d->sync_total = l->by_bitmap ? disk_bitmap_dirty_bytes(&d->bitmap) : d->store.size;
+    disk_queue_reset(&d->queue);
+    d->queue.seq = 1; /* the HELLO was 0 */
+    disk_event(d, "linked %s %" PRIu64, l->by_bitmap ? "bitmap" : "full", d->sync_total);
+    pthread_cond_broadcast(&d->work);
+    pthread_cond_broadcast(&d->changed);
+}
+
+static void got_frame(struct disk *d, struct disk_link *l, const struct disk_frame *f)
+{
+    bool ok = true;
+
+    if (f->type == DISK_ERROR)
+        peer_error(d, l, f);
+    else if (!l->handshaken && l->rx_seq == 1)
+        ok = f->type == DISK_HELLO && !disk_hello_get(&l->peer, l->payload, f->payload) &&
+             hello_fits(d, l);
+    else if (f->type == DISK_BITMAP && !l->handshaken)
+        ok = l->peer.resume && disk_bitmap_merge(&d->bitmap, f->offset, l->payload, f->payload);
+    else if (f->type == DISK_READY && !l->handshaken)
+        ready(d, l);
+    else if (f->type == DISK_DIFF)
+        ok = disk_sync_answer(l, f);
+    else if (f->type == DISK_SEALED && l->handshaken)
+        sealed(d, l, f->epoch);
+    else
+        ok = f->type == DISK_ALIVE && l->handshaken;
+    if (!ok) disk_link_lost(d, l, "the backup sent frame %u out of turn", f->type);
+}
+
+static bool start_helpers(struct disk *d, struct disk_link *l)
+{
+    if (pthread_create(&l->sender, NULL, sender, l)) return false;
+    if (pthread_create(&l->syncer, NULL, disk_syncer, l)) {
+        disk_link_lost(d, l, "no thread");
+        pthread_mutex_unlock(&d->lock);
+        pthread_join(l->sender, NULL);
+        pthread_mutex_lock(&d->lock);
+        return false;
+    }
+    l->helpers = true;
+    return true;
+}
+
+void *disk_primary_link(void *arg)
+{
+    struct disk_link *l = arg;
+    struct disk *d = l->disk;
+    struct disk_frame f;
+    int r;
+
+    r = say_hello(d, l);
+    pthread_mutex_lock(&d->lock);
+    if (r) disk_link_lost(d, l, "%s", disk_link_error(r));
+    while (!l->dead) {
+        int limit_ms = l->handshaken ? d->o.limit_ms : DISK_HANDSHAKE_MS;
+        pthread_mutex_unlock(&d->lock);
+        r = disk_link_read(l, &f, limit_ms);
+        pthread_mutex_lock(&d->lock);
+        if (r)
+            disk_link_lost(d, l, "%s", disk_link_error(r));
+        else if (!l->dead)
+            got_frame(d, l, &f);
+        if (!l->dead && l->handshaken && !l->helpers && !start_helpers(d, l))
+            disk_link_lost(d, l, "no thread");
+    }
+    pthread_mutex_unlock(&d->lock);
+    if (l->helpers) {
+        pthread_join(l->sender, NULL);
+        pthread_join(l->syncer, NULL);
+    }
+    pthread_mutex_lock(&d->lock);
+    d->link = NULL;
+    pthread_cond_broadcast(&d->changed);
+    pthread_mutex_unlock(&d->lock);
+    disk_link_free(l);
+    return NULL;
+}

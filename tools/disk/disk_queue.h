@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * What is on the way to the link: frames, one after the other, in a ring of fixed size.
+ *
+ *     sent              first frame not yet filled        reserved
+ *       |  ready to send  |  being filled, or ready behind it  |
+ *
+ * A place is reserved under the lock, which settles the order; head and payload are copied in
+ * without it. Everything but disk_queue_fill is called under the owner's lock.
+ */
+#ifndef DISK_QUEUE_H
+#define DISK_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "disk_frame.h"
+
+#define DISK_QUEUE_SLOTS 8192
+#define DISK_QUEUE_MIN (4u << 20)
+
+struct disk_slot {
+    uint64_t start, end, seq;
+    bool ready;
+};
+
+struct disk_queue {
+    uint8_t *ring;
+    size_t size;
+    uint64_t reserved, sent; /* octets, ever */
+    uint64_t seq;            /* of the next frame */
+    unsigned first, count;   /* slots in use */
+    unsigned filling;        /* reserved, not ready: the ring must stay as it is */
+    struct disk_slot slots[DISK_QUEUE_SLOTS];
+};
+
+void disk_queue_init(struct disk_queue *q);
+void disk_queue_dispose(struct disk_queue *q);
+/* 0 or -ENOMEM. */
+int disk_queue_allocate(struct disk_queue *q, size_t size);
+/* Empties it for a new link. Nothing may be in filling. */
+void disk_queue_reset(struct disk_queue *q);
+
+bool disk_queue_has_room(const struct disk_queue *q, size_t payload);
+/* There is room. */
+struct disk_slot *disk_queue_reserve(struct disk_queue *q, size_t payload);
+/* Without the lock. Sets f->seq. */
+void disk_queue_fill(struct disk_queue *q, const struct disk_slot *slot, struct disk_frame *f,
+                     const void *payload);
+void disk_queue_ready(struct disk_queue *q, struct disk_slot *slot);
+
+/* What can be sent now, at most `max` octets, in one or two pieces. Returns their sum. */
+size_t disk_queue_peek(const struct disk_queue *q, struct iovec iov[2], size_t max);
+void disk_queue_sent(struct disk_queue *q, size_t size);
+
+#endif

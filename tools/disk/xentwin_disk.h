@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* xentwin-disk: what its commands share. Messages go to stderr; results are exit codes. */
+#ifndef XENTWIN_DISK_H
+#define XENTWIN_DISK_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "disk_names.h"
+
+#define EXIT_USAGE 2
+
+struct instance {
+    const char *domain, *vdev, *path;
+    const char *queue, *journal, *limit_ms, *on_slow, *threads; /* NULL: the plugin's own */
+    const char *state_option;
+    bool backup, force_primary;
+    uint64_t size; /* 0: not said */
+    char run_dir[PATH_MAX], state_dir[PATH_MAX];
+};
+
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- xentwin_disk_client.c ---- */
+
+/* Connects to the control socket. -1: nobody is there (errno). */
+int client_connect(const struct instance *in);
+/* Sends a request with up to two fds and waits for its reply, which stands in `reply`. 0 if it is
+ * "ok ...". Events in between are skipped. */
+int client_request(int fd, const char *request, const int *fds, int fd_count,
+                   char reply[DISK_REPLY_MAX], int limit_ms);
+/* The next packet; its size, 0 at the end, -1. */
+int client_read(int fd, char packet[DISK_REPLY_MAX], int limit_ms);
+/* The value of key in a status reply. */
+bool status_value(const char *reply, const char *key, char *out, size_t size);
+
+/* ---- xentwin_disk_start.c ---- */
+
+/* Starts the instance, or finds it running: then *running. Returns an exit code. */
+int instance_start(struct instance *in, bool *running);
+
+/* ---- xentwin_disk_attach.c ---- */
+
+int instance_attach(struct instance *in);
+
+#endif

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * xentwin-disk attach: run by ssh on the backup. Standard input and output are the link; they are given
+ * to the instance, which is started if there is none. Then it only waits: ssh ends with it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "disk_frame.h"
+#include "xentwin_disk.h"
+
+#define REPLY_LIMIT_MS 30000
+
+/* The primary is told on the link, a person on stderr. */
+static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int refuse(const char *format, ...)
+{
+    struct disk_frame f = {.type = DISK_ERROR};
+    uint8_t head[DISK_FRAME_SIZE];
+    char text[192];
+    va_list al;
+
+    va_start(al, format);
+    vsnprintf(text, sizeof(text), format, al);
+    va_end(al);
+    f.payload = (uint32_t)strlen(text);
+    disk_frame_put(head, &f, text);
+    if (write(1, head, sizeof(head)) == (ssize_t)sizeof(head)) (void)!write(1, text, f.payload);
+    complain("%s", text);
+    return 1;
+}
+
+static int check_backup(const struct instance *in, int fd)
+{
+    char reply[DISK_REPLY_MAX], value[64] = "";
+
+    if (client_request(fd, "status", NULL, 0, reply, REPLY_LIMIT_MS))
+        return refuse("the instance %s-%s does not answer", in->domain, in->vdev);
+    (void)status_value(reply, "role", value, sizeof(value));
+    if (strcmp(value, "backup"))
+        return refuse("%s-%s is served as a primary on this host, too: end its guest first",
+                      in->domain, in->vdev);
+    (void)status_value(reply, "size", value, sizeof(value));
+    if (in->size && strtoull(value, NULL, 10) != in->size)
+        return refuse("the disks differ in size: %s here, %" PRIu64 " there", value, in->size);
+    return 0;
+}
+
+/* Until the link is gone: the instance says so, or ends. */
+static void wait_lost(int fd)
+{
+    char packet[DISK_REPLY_MAX];
+
+    while (client_read(fd, packet, -1) > 0)
+        if (!strncmp(packet, "event lost", 10)) {
+            complain("%s", packet + 6);
+            break;
+        }
+}
+
+int instance_attach(struct instance *in)
+{
+    char reply[DISK_REPLY_MAX];
+    const int link[2] = {0, 1};
+    bool running;
+    int r, fd;
+
+    in->backup = true;
+    r = instance_start(in, &running);
+    if (r) return refuse("the backup's instance of %s-%s cannot be started", in->domain, in->vdev);
+    fd = client_connect(in);
+    if (fd < 0) return refuse("the instance %s-%s went away", in->domain, in->vdev);
+    r = check_backup(in, fd);
+    if (!r && client_request(fd, "link", link, 2, reply, REPLY_LIMIT_MS)) r = refuse("%s", reply);
+    if (!r) {
+        /* Ours would keep the link open after the instance closed it. */
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        if (null >= 0) {
+            dup2(null, 0);
+            dup2(null, 1);
+            close(null);
+        }
+        wait_lost(fd);
+    }
+    close(fd);
+    return r;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* A client of the control socket. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "xentwin_disk.h"
+
+int client_connect(const struct instance *in)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int n = snprintf(address.sun_path, sizeof(address.sun_path), "%s/control.sock", in->run_dir);
+
+    if (n < 0 || (size_t)n >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    return fd;
+}
+
+int client_read(int fd, char packet[DISK_REPLY_MAX], int limit_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int n;
+
+    do
+        n = poll(&p, 1, limit_ms);
+    while (n < 0 && errno == EINTR);
+    if (n == 0) errno = ETIMEDOUT;
+    if (n <= 0) return -1;
+    ssize_t size = recv(fd, packet, DISK_REPLY_MAX - 1, 0);
+    if (size < 0) return -1;
+    packet[size] = 0;
+    return (int)size;
+}
+
+static int send_request(int fd, const char *request, const int *fds, int fd_count)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * 2)];
+    } control = {0};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd_count) {
+        m.msg_control = control.space;
+        m.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)fd_count);
+        struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)fd_count);
+        memcpy(CMSG_DATA(h), fds, sizeof(int) * (size_t)fd_count);
+    }
+    return sendmsg(fd, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+int client_request(int fd, const char *request, const int *fds, int fd_count,
+                   char reply[DISK_REPLY_MAX], int limit_ms)
+{
+    if (send_request(fd, request, fds, fd_count)) {
+        snprintf(reply, DISK_REPLY_MAX, "error %s", strerror(errno));
+        return -1;
+    }
+    do {
+        int n = client_read(fd, reply, limit_ms);
+        if (n <= 0) {
+            snprintf(reply, DISK_REPLY_MAX, "error %s",
+                     n ? strerror(errno) : "the instance has gone");
+            return -1;
+        }
+    } while (!strncmp(reply, "event ", 6));
+    return strncmp(reply, "ok", 2) ? -1 : 0;
+}
+
+bool status_value(const char *reply, const char *key, char *out, size_t size)
+{
+    size_t n = strlen(key);
+
+    for (const char *p = strchr(reply, ' '); p; p = strchr(p, ' ')) {
+        p++;
+        if (strncmp(p, key, n) || p[n] != '=') continue;
+        size_t length = strcspn(p + n + 1, " ");
+        if (length >= size) return false;
+        memcpy(out, p + n + 1, length);
+        out[length] = 0;
+        return true;
+    }
+    return false;
+}

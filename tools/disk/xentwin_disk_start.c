@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* xentwin-disk start: nbdkit with our plugin, in the background. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <linux/close_range.h>
+
+#include "xentwin_disk.h"
+
+#define ARGS_MAX 32
+#define STATUS_LIMIT_MS 10000
+
+struct args {
+    char *v[ARGS_MAX];
+    int n;
+};
+
+static void add(struct args *a, const char *key, const char *value)
+{
+    char *text = NULL;
+
+    if (!value || a->n >= ARGS_MAX - 1) return;
+    if (asprintf(&text, "%s%s", key, value) < 0) abort();
+    a->v[a->n++] = text;
+}
+
+static const char *plugin_path(void)
+{
+    const char *path = getenv("XENTWIN_DISK_PLUGIN");
+
+    return path && *path ? path : XENTWIN_LIBEXECDIR "/nbdkit-xentwin-plugin.so";
+}
+
+static void make_args(const struct instance *in, struct args *a)
+{
+    add(a, "", "nbdkit");
+    add(a, "", "--unix");
+    add(a, in->run_dir, "/nbd.sock");
+    add(a, "", "--pidfile");
+    add(a, in->run_dir, "/pid");
+    add(a, "--threads=", in->threads ? in->threads : "16");
+    add(a, "", plugin_path());
+    add(a, "path=", in->path);
+    add(a, "run=", in->run_dir);
+    add(a, "state=", in->state_dir);
+    add(a, "role=", in->backup ? "backup" : "primary");
+    add(a, "queue=", in->queue);
+    add(a, "journal=", in->journal);
+    add(a, "limit-ms=", in->limit_ms);
+    add(a, "hold=", in->on_slow && !strcmp(in->on_slow, "hold") ? "true" : NULL);
+    add(a, "force-primary=", in->force_primary ? "true" : NULL);
+}
+
+/* The last error that nbdkit wrote, without what it puts in front. */
+static void repeat_error(int fd)
+{
+    static const char mark[] = "error: ";
+    char text[4096];
+    ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+    text[n > 0 ? n : 0] = 0;
+    char *line = strstr(text, mark);
+    if (line)
+        line += strlen(mark);
+    else
+        line = text;
+    line[strcspn(line, "\n")] = 0;
+    complain("%s", *line ? line : "nbdkit ended without a reason");
+}
+
+static void run_nbdkit(struct args *a, int log_fd)
+{
+    /* Its socket is made for root alone; it leaves our session and our descriptors behind. */
+    setsid();
+    dup2(log_fd, 1);
+    dup2(log_fd, 2);
+    close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+    execvp(a->v[0], a->v);
+    dprintf(2, "error: cannot start nbdkit: %s\n", strerror(errno));
+    _exit(127);
+}
+
+static int start_nbdkit(const struct instance *in)
+{
+    struct args a = {.n = 0};
+    int status = 0, log_fd = memfd_create("nbdkit", MFD_CLOEXEC);
+    char stale[PATH_MAX + 16];
+
+    make_args(in, &a);
+    snprintf(stale, sizeof(stale), "%s/nbd.sock", in->run_dir);
+    unlink(stale);
+    pid_t pid = log_fd < 0 ? -1 : fork();
+    if (pid == 0) run_nbdkit(&a, log_fd);
+    if (pid < 0)
+        complain("cannot start a process: %s", strerror(errno));
+    else if (waitpid(pid, &status, 0) == pid && status)
+        repeat_error(log_fd);
+    if (log_fd >= 0) close(log_fd);
+    while (a.n)
+        free(a.v[--a.n]);
+    return pid > 0 && !status ? 0 : 1;
+}
+
+/* The one that runs must be of the same disk. */
+static int check_running(const struct instance *in, int fd)
+{
+    char reply[DISK_REPLY_MAX], path[PATH_MAX] = "", real[PATH_MAX];
+
+    if (client_request(fd, "status", NULL, 0, reply, STATUS_LIMIT_MS)) {
+        complain("the instance %s-%s does not answer: %s", in->domain, in->vdev, reply);
+        return 1;
+    }
+    (void)status_value(reply, "path", path, sizeof(path));
+    if (!realpath(in->path, real)) {
+        complain("cannot use %s: %s", in->path, strerror(errno));
+        return 1;
+    }
+    /* A path with a blank is not compared. */
+    if (strcmp(path, real) && !strchr(real, ' ')) {
+        complain("the instance %s-%s runs with another disk, %s", in->domain, in->vdev, path);
+        return 1;
+    }
+    return 0;
+}
+
+int instance_start(struct instance *in, bool *running)
+{
+    int r, fd = client_connect(in);
+
+    *running = fd >= 0;
+    if (fd >= 0) {
+        r = check_running(in, fd);
+        close(fd);
+        return r;
+    }
+    if (access(plugin_path(), R_OK)) {
+        complain("cannot read the plugin %s: %s", plugin_path(), strerror(errno));
+        return 1;
+    }
+    r = disk_make_dirs(in->run_dir);
+    if (!r) r = disk_make_dirs(in->state_dir);
+    if (r) {
+        complain("cannot make %s or %s: %s", in->run_dir, in->state_dir, strerror(-r));
+        return 1;
+    }
+    return start_nbdkit(in);
+}
