@@ -66,8 +66,8 @@ static bool attach_words(const struct xl_disk_links *l, unsigned i, char *out, s
     }
     unescape(path);
     if (!xl_shell_quote(path, quoted, sizeof(quoted))) return false;
-    n = snprintf(out, size, "xentwin-disk attach --size %s %s %s %s", length, l->domain, vdev,
-                 quoted);
+    n = snprintf(out, size, "xentwin-disk attach %s %s --size %s --path %s", l->domain, vdev,
+                 length, quoted);
     return n > 0 && (size_t)n < size;
 }
 

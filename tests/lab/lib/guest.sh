@@ -8,7 +8,7 @@ GUEST_MEM_MB=96
 GUEST_LIMIT_S=240
 
 guest_hash() {
-    { echo "$IMAGE" && cat "$LAB_DIR"/guest/* "$LAB_DIR"/kvclient*.[ch] "$LAB_DIR/lib/guest.sh"; } |
+    { echo "$IMAGE" && cat "$LAB_DIR"/guest/* "$LAB_DIR"/guest-disk/* "$LAB_DIR"/kvclient*.[ch] "$LAB_DIR/lib/guest.sh"; } |
         sha256sum | cut -c1-16
 }
 
@@ -33,6 +33,8 @@ guest_build() {
     install -m 755 "$LAB_DIR/guest/init" "$root/etc/rc"
     install -m 644 "$LAB_DIR/guest/inittab" "$root/etc/inittab"
     if ! gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -s -o "$root/bin/xtguest" "$LAB_DIR"/guest/*.c ||
+        ! gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -s -o "$root/bin/xtdisk" \
+            "$LAB_DIR"/guest-disk/*.c -lsqlite3 -lm 2>"$work/xtdisk.log" ||
         ! gcc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -o "$work/kvclient" "$LAB_DIR"/kvclient*.c; then
         rm -rf "$work"
         die "the test guest's programs do not compile, see above"

@@ -140,6 +140,10 @@ image_guest_parts() {
     for module in xen-netfront xen-blkfront e1000 8139cp af_packet; do
         copy_module "$root" "$kernel" "$module" "$work/guest-modules" "$work/guest-modules/order"
     done
+    # Only for a guest with disks.
+    for module in ata_piix sd_mod crc32c_generic ext4; do
+        copy_module "$root" "$kernel" "$module" "$work/guest-modules" "$work/guest-modules/order-disk"
+    done
     install -m 755 "$root/bin/busybox" "$work/busybox"
 }
 
