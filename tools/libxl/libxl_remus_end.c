@@ -115,7 +115,7 @@ static void end_twin(libxl__egc *egc, libxl__epoch *ep)
     const char *why = rm->guest_ended ? "the guest ended" : "protection ended";
     int rc;
 
-    if (!rm->info.acknowledged || !rm->hello_seen || rm->peer_lost) {
+    if (!rm->info.acknowledged || !rm->hello_seen || rm->peer_lost || rm->stop_confirmed) {
         libxl__epoch_next(egc, ep, 0);
         return;
     }

@@ -217,6 +217,7 @@ static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint6
     case CHANNEL_ERROR:
         libxl__channel_text(body, len, text, sizeof(text));
         remus_message(rm, "domain %u: the backup gives up: %s", rm->domid, text);
+        rm->stop_confirmed = true; /* who gives up never runs the guest */
         rm->peer_gave_up = true;
         libxl__epoch_interrupt(egc, &rm->epoch, ERROR_FAIL);
         return;
