@@ -33,6 +33,7 @@ static const char *const names[FAULT_KINDS] = {
     [LINK_CUT_TO_PRIMARY] = "link cut to the primary only",
     [LINK_STALLS] = "link stalls",
     [LINK_CLOSES] = "link closes",
+    [LINK_CLOSES_AT_BACKUP] = "link closes at the backup only",
     [LINK_CORRUPTS_DATA] = "link corrupts data",
     [LINK_CORRUPTS_ANY] = "link corrupts anything",
     [XL_KILLED] = "xl killed",
@@ -43,6 +44,8 @@ static const char *const names[FAULT_KINDS] = {
     [RECEIVER_KILLED] = "stock receiver killed",
     [XL_STOPPED] = "xl stopped for a while",
     [TWIN_STOPPED_FOR_A_WHILE] = "twin stopped for a while",
+    [PRIMARY_FREEZES] = "primary host stands still for a while",
+    [BACKUP_FREEZES] = "backup host stands still for a while",
     [GUEST_ENDS] = "guest powers off",
     [GUEST_IS_DEAF] = "guest does not answer",
     [QEMU_HANGS] = "QEMU hangs",
@@ -77,6 +80,17 @@ static void twin_is_killed(void)
     proc_kill(TWIN);
 }
 
+/* As a virtual machine that is stopped: what comes for it meanwhile is sent again later. */
+static void host_freezes(bool primary, int64_t ms)
+{
+    say("the %s host stands still for %lld ms", primary ? "primary" : "backup", (long long)ms);
+    link_stall(ms + between(0, 1000));
+    proc_stop(primary ? XL : TWIN, ms);
+    if (!primary) return;
+    proc_stop(GUARD, ms);
+    guest.frozen_until = now_ms + ms;
+}
+
 static void apply_link(const struct fault *f)
 {
     switch (f->kind) {
@@ -93,7 +107,8 @@ static void apply_link(const struct fault *f)
         link_stall(f->for_ms);
         return;
     case LINK_CLOSES:
-        link_close();
+    case LINK_CLOSES_AT_BACKUP:
+        link_close(f->kind == LINK_CLOSES_AT_BACKUP);
         return;
     default:
         link_corrupt(f->kind == LINK_CORRUPTS_ANY);
@@ -154,6 +169,10 @@ static void apply(const struct fault *f)
         return;
     case USER_STOPS:
         user_stops();
+        return;
+    case PRIMARY_FREEZES:
+    case BACKUP_FREEZES:
+        host_freezes(f->kind == PRIMARY_FREEZES, f->for_ms);
         return;
     case PLUG_FAILS:
         guest.plug_fails = true;

@@ -40,6 +40,7 @@ enum fault_kind {
     LINK_CUT_TO_PRIMARY,
     LINK_STALLS,
     LINK_CLOSES,
+    LINK_CLOSES_AT_BACKUP,
     LINK_CORRUPTS_DATA,
     LINK_CORRUPTS_ANY,
     XL_KILLED,
@@ -50,6 +51,8 @@ enum fault_kind {
     RECEIVER_KILLED,
     XL_STOPPED,
     TWIN_STOPPED_FOR_A_WHILE,
+    PRIMARY_FREEZES,
+    BACKUP_FREEZES,
     GUEST_ENDS,
     GUEST_IS_DEAF,
     QEMU_HANGS,
@@ -137,7 +140,7 @@ bool link_pump(void);
 int64_t link_due(void);
 void link_cut(bool to_backup, bool to_primary);
 void link_stall(int64_t ms);
-void link_close(void);
+void link_close(bool at_backup_only);
 void link_source_dies(bool primary);
 void link_corrupt(bool any);
 bool link_was_corrupted(void);
@@ -163,6 +166,7 @@ struct guest {
     uint64_t counter;
     uint64_t page[PAGES];
     bool dirty[PAGES];
+    int64_t frozen_until;
     bool plug_fails, plug_left; /* the next call of the net buffer fails; removing it failed */
     bool netbuf;
 };

@@ -69,7 +69,7 @@ static void tick(void *arg)
 
     if (!guest.here || guest.ended) return;
     after(setup.tick_ms, tick, NULL);
-    if (!guest_runs()) return;
+    if (!guest_runs() || guest.frozen_until > now_ms) return;
     guest.counter++;
     page = page_of(guest.counter);
     guest.page[page] = guest.counter;

@@ -216,14 +216,21 @@ void link_stall(int64_t ms)
     dirs[0].stalled_until = dirs[1].stalled_until = now_ms + ms;
 }
 
-/* As when ssh is killed: what is on its way is lost, both ends see the end. */
-void link_close(void)
+/*
+ * As when ssh is killed: what is on its way is lost, both ends see the end. At the backup only: its sshd is killed, what it had
+ * sent arrives, and the primary hears nothing more.
+ */
+void link_close(bool at_backup_only)
 {
-    say("the link closes");
-    for (int i = 0; i < 2; i++) {
-        dirs[i].nr_segments = 0;
-        dirs[i].eof = true;
+    say("the link closes%s", at_backup_only ? " at the backup" : "");
+    dirs[0].nr_segments = 0;
+    dirs[0].eof = true;
+    if (at_backup_only) {
+        dirs[1].source_dead = true;
+        return;
     }
+    dirs[1].nr_segments = 0;
+    dirs[1].eof = true;
 }
 
 /* What its host has sent arrives, no end of file follows. What comes for it is lost. */
