@@ -38,6 +38,30 @@ set_why(libxl__disk_set *ds, unsigned disk, const char *fmt, ...)
     va_end(al);
 }
 
+static bool number_after(const char *text, const char *word, uint64_t *out, const char **end)
+{
+    size_t len = strlen(word);
+    char *stop;
+
+    if (strncmp(text, word, len) || text[len] < '0' || text[len] > '9') return false;
+    errno = 0;
+    *out = strtoull(text + len, &stop, 10);
+    *end = stop;
+    return !errno;
+}
+
+bool libxl__disk_number(const char *text, const char *key, uint64_t *out)
+{
+    size_t len = strlen(key);
+    const char *at, *end;
+
+    for (at = text; (at = strstr(at, key)); at += len) {
+        if ((at != text && at[-1] != ' ') || at[len] != '=') continue;
+        return number_after(at + len, "=", out, &end) && (!*end || *end == ' ');
+    }
+    return false;
+}
+
 /* ---- connection ---- */
 
 const char *libxl__disk_run_dir(void)
@@ -128,18 +152,6 @@ static void client_gone(libxl__egc *egc, struct disk_client *c, unsigned disk)
 
 /* ---- what comes ---- */
 
-static bool number_after(const char *text, const char *word, uint64_t *out, const char **end)
-{
-    size_t len = strlen(word);
-    char *stop;
-
-    if (strncmp(text, word, len) || text[len] < '0' || text[len] > '9') return false;
-    errno = 0;
-    *out = strtoull(text + len, &stop, 10);
-    *end = stop;
-    return !errno;
-}
-
 /* Events that nobody here waits for (linked, slow, ...) pass by. */
 static void event_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, const char *text)
 {
@@ -181,6 +193,7 @@ static void packet_came(libxl__egc *egc, struct disk_client *c, unsigned disk, c
         client_gone(egc, c, disk);
         return;
     }
+    if (!kind && text[2] && ds->words) ds->words(egc, ds, disk, text + 3);
     if (kind) set_why(ds, disk, "%s", text[5] ? text + 6 : "refused without a reason");
     round_answered(egc, ds, c->answered++, kind ? ERROR_FAIL : 0);
 }

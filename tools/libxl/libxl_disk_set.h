@@ -49,6 +49,8 @@ struct libxl__disk_set {
     void *user;
     void (*event)(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, enum disk_event what,
                   uint64_t a, uint64_t b, const char *text);
+    /* An instance answered ok with words, "key=value ..." for instance. May be NULL. */
+    void (*words)(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, const char *text);
     /* An instance closed its connection or broke the protocol; why tells. It counts as failed from here on. */
     void (*gone)(libxl__egc *egc, libxl__disk_set *ds, unsigned disk);
 
@@ -77,6 +79,8 @@ int libxl__disk_set_ask(libxl__disk_set *ds, libxl__disk_done *done, const int *
 /* No callback comes any more. Safe twice. */
 void libxl__disk_set_dispose(libxl__disk_set *ds);
 
+/* The number of a key in "key=value key=value"; false: there is none. */
+bool libxl__disk_number(const char *text, const char *key, uint64_t *out);
 /* Where the instances' folders are: /run/xentwin, or XENTWIN_RUNDIR. */
 const char *libxl__disk_run_dir(void);
 /* Is vdev a name that xl knows: letters and digits, at most DISK_VDEV_MAX? */

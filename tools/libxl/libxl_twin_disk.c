@@ -23,6 +23,23 @@ static bool all_have(const libxl__twin_disk *td, uint64_t n)
     return true;
 }
 
+static void barrier_reached(libxl__egc *egc, libxl__twin_disk *td, unsigned disk, uint64_t n)
+{
+    if (n > td->barrier[disk]) td->barrier[disk] = n;
+    if (!td->awaited || !all_have(td, td->awaited)) return;
+    td->awaited = 0;
+    td->ready(egc, td);
+}
+
+/* What was sealed before we subscribed has no event. */
+static void words_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, const char *text)
+{
+    uint64_t epoch;
+
+    if (libxl__disk_number(text, "epoch", &epoch))
+        barrier_reached(egc, disks_of(ds), disk, epoch);
+}
+
 static void event_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, enum disk_event what,
                        uint64_t a, uint64_t b, const char *text)
 {
@@ -30,10 +47,7 @@ static void event_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, enum
 
     switch (what) {
     case DISK_BARRIER:
-        if (a > td->barrier[disk]) td->barrier[disk] = a;
-        if (!td->awaited || !all_have(td, td->awaited)) return;
-        td->awaited = 0;
-        td->ready(egc, td);
+        barrier_reached(egc, td, disk, a);
         return;
     case DISK_LOST: /* the primary notices too, and says over the channel what is to become of us */
         LOG(libxl__loop_gc(td->loop), WARN, "%s: %s", td->domain, td->set.why);
@@ -67,14 +81,19 @@ static void promote_done(libxl__egc *egc, libxl__disk_set *ds, int rc)
 
 int libxl__twin_disk_attach(libxl__twin_disk *td)
 {
+    int rc;
+
     if (!td->n || libxl__disk_set_isopen(&td->set)) return 0;
     td->set.loop = td->loop;
     td->set.domain = td->domain;
     td->set.vdevs = td->vdevs;
     td->set.n = td->n;
     td->set.event = event_came;
+    td->set.words = words_came;
     td->set.gone = instance_gone;
-    return libxl__disk_set_open(&td->set);
+    rc = libxl__disk_set_open(&td->set);
+    if (!rc) rc = libxl__disk_set_ask(&td->set, NULL, NULL, "status");
+    return rc;
 }
 
 bool libxl__twin_disk_have(libxl__twin_disk *td, uint64_t n)

@@ -1,0 +1,174 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-only
+# The disk belongs to the checkpoint: a guest with two replicated disks writes one number to memory, to a raw disk and to a
+# database, and sends it out. After each failover, by a dead host or by a host that wakes up again, all four agree; the old side
+# does not serve its stale disk; protection goes on in the other direction.
+#   LAB_TYPES: pvh hvm hvm-nopv   LAB_LOOPS: failovers per type
+set -u
+# shellcheck source=tests/lab/t/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+LOOPS=${LAB_LOOPS:-2}
+LOAD_SECONDS=${F_LOAD_SECONDS:-10}
+RAW_MB=8 DATA_MB=24
+
+fs_image=$(mktemp)
+acks=$LOGS/disk.acks
+load_pid=
+stop_load() {
+    [ -z "$load_pid" ] || { kill "$load_pid" && wait "$load_pid"; } 2>/dev/null
+    load_pid=
+}
+trap 'stop_load; rm -f "$fs_image"' EXIT
+
+stop_instances() {
+    # shellcheck disable=SC2016 # for the shell over there
+    on "$1" 'for d in /run/xentwin/disk-guest-*; do [ ! -d "$d" ] || xentwin-disk stop guest "${d##*-}"; done'
+}
+
+# The disks of a host that has none: nothing on them but, where the guest is created, a file system.
+make_disks() { # HOST [fs]
+    stop_instances "$1"
+    on "$1" "rm -rf /srv/disk /var/lib/xentwin/guest-*; mkdir -p /srv/disk; cd /srv/disk
+        truncate -s ${RAW_MB}M a.img; truncate -s ${DATA_MB}M b.img"
+    [ "${2-}" != fs ] || "$LAB_CMD" exec "$1" "cat >/srv/disk/b.img" <"$fs_image"
+}
+
+place_config() { # TYPE
+    local first=xvda second=xvdb h
+    [ "$1" = pvh ] || { first=hda; second=hdb; }
+    for h in A B; do
+        {
+            lab guest config "$1" --name guest --mem 128 | sed 's/xt\.number/xt.disk xt.number/'
+            echo "disk = [ 'script=block-remus,vdev=$first,target=remus:hostB|/srv/disk/a.img',"
+            echo "         'script=block-remus,vdev=$second,target=remus:hostB|/srv/disk/b.img' ]"
+        } | "$LAB_CMD" exec "$h" "cat >/etc/xen/guest.cfg"
+    done
+}
+
+disk_state() { timeout 90 "$LAB_CMD" netns bash "$T_DIR/disk-load.sh" "$addr" </dev/null; }
+state_key() { tr ' ' '\n' <<<"$state" | sed -n "s/^$1=//p"; }
+last_ack() { tail -n 1 "$acks" 2>/dev/null | cut -d' ' -f2; }
+acks_after() { [ "$(last_ack || echo 0)" -gt "$1" ]; }
+
+start_load() {
+    "$LAB_CMD" netns bash "$T_DIR/disk-load.sh" "$addr" "$acks" </dev/null >/dev/null 2>&1 &
+    load_pid=$!
+    wait_for 60 acks_after "${1:-0}"
+}
+
+# Memory, raw disk and database say the same number, it is the one that was told last, and nothing before it is missing.
+check_state() { # WHAT
+    local acked
+    stop_load
+    acked=$(last_ack)
+    state=$(disk_state) || { sleep 3 && state=$(disk_state); }
+    note "$1: told $acked, $state"
+    check "$1: memory and disks are of one instant" \
+        test "$(state_key mem)" = "$(state_key raw)" -a "$(state_key mem)" = "$(state_key sql)" -a "$(state_key mem)" = "$(state_key rows)"
+    # One write may have been under way when the load was stopped.
+    check "$1: the outside was told $acked" \
+        test "$(state_key mem)" -ge "$acked" -a "$(state_key mem)" -le "$((acked + 1))"
+    check "$1: nothing is missing on the raw disk" test "$(state_key bad)" = 0
+    check "$1: pragma integrity_check" test "$(state_key integrity)" = ok
+}
+
+say_hosts() {
+    local h
+    for h in A B; do
+        echo "--- host$h:"
+        lab exec --timeout 20 "$h" "xl list; xl remus --status; tail -n 15 /var/log/remus-guest.log /var/log/xen/xentwin-backup-guest.log;
+            tail -n 5 /var/log/xen/xen-hotplug.log /var/log/xen/xl-guest*.log; dmesg | tail -n 5" 2>&1
+    done
+}
+
+# fail_over HOST kill|freeze: the guest leaves HOST.
+fail_over() {
+    local before began
+    protect "$1" guest -i 200 --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
+    wait_protected "$1" guest 2 || return 1
+    start_load "$(last_ack || echo 0)" || { echo "no write is acknowledged"; return 1; }
+    sleep "$LOAD_SECONDS"
+    before=$(last_ack)
+    note "$type: $(on "$1" "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
+    if [ "$2" = kill ]; then lab kill "$1"; else lab pause "$1"; fi
+    began=$SECONDS
+    # What was under way may still be answered; ten more cannot.
+    wait_for 150 acks_after "$((before + 10))" || return 1
+    note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $1"
+    sleep 3
+}
+
+# The frozen side wakes up: it must neither run nor serve.
+wake_up() { # HOST
+    lab resume "$1"
+    wait_for 60 remus_ended "$1" guest
+    check "$type: the side that woke up does not run it" bash -c "[[ '$(guest_state "$1" guest)' == *p* || -z '$(guest_state "$1" guest)' ]]"
+    wait_for 60 on "$1" "xl remus --discard guest" || on "$1" "xl destroy guest"
+    check "$type: the old side refuses to start it on the stale disk" refuses_stale "$1"
+}
+refuses_stale() {
+    local said
+    said=$(on "$1" "xl create -q /etc/xen/guest.cfg 2>&1; cat /var/log/xen/xl-guest.log 2>/dev/null")
+    if has_guest "$1" guest; then
+        on "$1" "xl destroy guest"
+        return 1
+    fi
+    grep -m 1 -o 'block-remus: .*' <<<"$said"
+    return 0
+}
+
+one_type() {
+    local host=A i how
+    fresh_hosts
+    rm -f "$acks"
+    make_disks A fs
+    make_disks B
+    place_config "$type"
+    on A "xl create -q /etc/xen/guest.cfg" || return 1
+    addr=$(lab guest ip guest)
+    wait_for 120 guest_answers "$addr" || return 1
+    wait_for 60 disk_state >/dev/null || return 1
+    ok "$type: a guest with two disks of block-remus runs"
+    for ((i = 1; i <= LOOPS; i++)); do
+        if [ $((i % 2)) = 1 ]; then how="kill"; else how=freeze; fi
+        if ! fail_over "$host" $how; then
+            stop_load
+            return 1
+        fi
+        check_state "$type: failover $i ($how)"
+        if [ $how = kill ]; then
+            lab start "$host" && make_disks "$host" && place_config "$type"
+        else
+            wake_up "$host"
+        fi
+        host=$(other "$host")
+    done
+    # Back again, and an end on purpose: the disk goes on here.
+    protect "$host" guest -i 200
+    wait_protected "$host" guest 2 || return 1
+    ok "$type: protected in the other direction after $LOOPS failovers"
+    start_load "$(last_ack)" || return 1
+    check "$type: xl remus --stop" on "$host" "xl remus --stop guest"
+    wait_for 30 acks_after "$(($(last_ack) + 5))"
+    check_state "$type: after the end"
+    on "$host" "xl destroy guest"
+    check "$type: no instance and no nbd device is left" no_disk_left "$host"
+}
+no_disk_left() {
+    # The instances of the other side are backups without a link, which wait.
+    ! on "$1" "pgrep -a nbdkit; cat /sys/block/nbd*/pid 2>/dev/null" | grep .
+}
+
+mke2fs -q -t ext2 -F "$fs_image" "${DATA_MB}M" 2>/dev/null || { not_ok "mke2fs"; exit 0; }
+for type in ${LAB_TYPES:-pvh hvm}; do
+    if ! one_type; then
+        not_ok "$type: see the end of the log"
+        say_hosts
+    fi
+done
+stop_load
+fresh_hosts
+for h in A B; do
+    stop_instances "$h"
+done

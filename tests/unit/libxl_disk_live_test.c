@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * Both halves of the library's disks on two real instances: "hosts" a and b are folders of one temporary folder.
+ * XENTWIN_DISK_TOOL names xentwin-disk, XENTWIN_DISK_PLUGIN the plugin. Needs nbdkit and nbdcopy.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <libxl.h>
+
+#include "libxl_disk_device.h"
+#include "libxl_twin_disk.h"
+
+#define SIZE (1 << 20)
+#define WAIT_S 20
+
+struct fixture {
+    libxl__loop *loop;
+    libxl__disk_device dd;
+    libxl__twin_disk td;
+    char dir[64];
+    pid_t attach;
+    int dones, rc, losses;
+    int readies, commits, promotes, twin_rc;
+};
+
+static const char *const names[] = {"xvda"};
+static const char *tool;
+
+static void host(const struct fixture *f, const char *name)
+{
+    char path[100];
+
+    snprintf(path, sizeof(path), "%s/%s/run", f->dir, name);
+    setenv("XENTWIN_RUNDIR", path, 1);
+    snprintf(path, sizeof(path), "%s/%s/state", f->dir, name);
+    setenv("XENTWIN_STATEDIR", path, 1);
+}
+
+static int shell(struct fixture *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int shell(struct fixture *f, const char *fmt, ...)
+{
+    char command[600];
+    va_list al;
+    int n = snprintf(command, sizeof(command), "cd %s && ", f->dir);
+
+    va_start(al, fmt);
+    vsnprintf(command + n, sizeof(command) - (size_t)n, fmt, al);
+    va_end(al);
+    return system(command);
+}
+
+static int make_link(void *user, unsigned disk)
+{
+    struct fixture *f = user;
+    char image[100];
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    snprintf(image, sizeof(image), "%s/b.img", f->dir);
+    f->attach = fork();
+    if (!f->attach) {
+        host(f, "b");
+        dup2(pair[1], 0);
+        dup2(pair[1], 1);
+        execl(tool, tool, "attach", "guest", "xvda", "--size", "1048576", "--path", image, NULL);
+        _exit(127);
+    }
+    close(pair[1]);
+    return pair[0];
+}
+
+static void done(libxl__egc *egc, libxl__disk_device *dd, int rc)
+{
+    struct fixture *f = dd->user;
+
+    f->dones++;
+    f->rc = rc;
+    if (rc) printf("primary: %s\n", dd->set.why);
+}
+
+static void lost(libxl__egc *egc, libxl__disk_device *dd)
+{
+    ((struct fixture *)dd->user)->losses++;
+}
+
+static void ready(libxl__egc *egc, libxl__twin_disk *td)
+{
+    ((struct fixture *)td->user)->readies++;
+}
+
+static void committed(libxl__egc *egc, libxl__twin_disk *td, int rc)
+{
+    struct fixture *f = td->user;
+
+    f->commits++;
+    if (rc) printf("commit: %s\n", td->set.why);
+    f->twin_rc = rc;
+}
+
+static void promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
+{
+    struct fixture *f = td->user;
+
+    f->promotes++;
+    if (rc) printf("promote: %s\n", td->set.why);
+    f->twin_rc = rc;
+}
+
+static void gone(libxl__egc *egc, libxl__twin_disk *td)
+{
+}
+
+static void init_both(struct fixture *f)
+{
+    libxl__disk_device_init(&f->dd);
+    f->dd.loop = f->loop;
+    f->dd.domain = "guest";
+    f->dd.vdevs = names;
+    f->dd.n = 1;
+    f->dd.user = f;
+    f->dd.link = make_link;
+    f->dd.done = done;
+    f->dd.lost = lost;
+    libxl__twin_disk_init(&f->td);
+    f->td.loop = f->loop;
+    f->td.domain = "guest";
+    f->td.vdevs = names;
+    f->td.n = 1;
+    f->td.user = f;
+    f->td.ready = ready;
+    f->td.committed = committed;
+    f->td.promoted = promoted;
+    f->td.gone = gone;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    strcpy(f->dir, "/tmp/disk_live.XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    assert_int_equal(libxl__loop_new(&f->loop, NULL, NULL), 0);
+    assert_int_equal(shell(f,
+                           "head -c %d /dev/urandom >a.img; head -c %d /dev/urandom >b.img; "
+                           "head -c %d /dev/urandom >one.img; head -c %d /dev/urandom >two.img",
+                           SIZE, SIZE, SIZE, SIZE),
+                     0);
+    host(f, "a");
+    assert_int_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null", tool, f->dir), 0);
+    init_both(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    libxl__disk_device_dispose(&f->dd);
+    libxl__twin_disk_dispose(&f->td);
+    libxl__loop_free(f->loop);
+    for (const char *name = "ab"; *name; name++) {
+        host(f, *name == 'a' ? "a" : "b");
+        (void)!shell(f, "%s stop guest xvda", tool);
+    }
+    if (f->attach > 0) waitpid(f->attach, NULL, 0);
+    assert_int_equal(shell(f, "rm -rf '%s'", f->dir), 0);
+    free(f);
+    return 0;
+}
+
+#define RUN_UNTIL(f, cond)                                                                         \
+    do {                                                                                           \
+        time_t until_ = time(NULL) + WAIT_S;                                                       \
+        while (!(cond)) {                                                                          \
+            assert_int_equal(libxl__loop_once((f)->loop, 20), 0);                                  \
+            if (time(NULL) > until_) fail_msg("waited in vain for %s", #cond);                     \
+        }                                                                                          \
+    } while (0)
+
+static void write_disk(struct fixture *f, const char *image)
+{
+    assert_int_equal(
+        shell(f, "nbdcopy --flush %s 'nbd+unix:///?socket=%s/a/run/disk-guest-xvda/nbd.sock'",
+              image, f->dir),
+        0);
+}
+
+static void synchronise(struct fixture *f)
+{
+    host(f, "a");
+    assert_int_equal(libxl__disk_device_sync(&f->dd), 0);
+    RUN_UNTIL(f, f->dones == 1);
+    assert_int_equal(f->rc, 0);
+    host(f, "b");
+    assert_int_equal(libxl__twin_disk_attach(&f->td), 0);
+    assert_int_equal(libxl__disk_device_protect(&f->dd), 0);
+    RUN_UNTIL(f, f->dones == 2);
+    assert_int_equal(f->rc, 0);
+}
+
+static void checkpoint(struct fixture *f, uint64_t n)
+{
+    int before = f->dones, commits = f->commits, readies = f->readies;
+
+    assert_int_equal(libxl__disk_device_close_epoch(&f->dd, n), 0);
+    RUN_UNTIL(f, f->dones == before + 1);
+    assert_int_equal(f->rc, 0);
+    if (!libxl__twin_disk_have(&f->td, n)) RUN_UNTIL(f, f->readies == readies + 1);
+    assert_int_equal(libxl__twin_disk_commit(&f->td, n), 0);
+    RUN_UNTIL(f, f->commits == commits + 1);
+    assert_int_equal(f->twin_rc, 0);
+    libxl__disk_device_commit(&f->dd, n);
+}
+
+static void t_disks_live_failover_has_the_committed_checkpoint(void **state)
+{
+    struct fixture *f = *state;
+
+    synchronise(f);
+    checkpoint(f, 1);
+    write_disk(f, "one.img");
+    checkpoint(f, 2);
+    write_disk(f, "two.img"); /* epoch 3, which is never closed */
+    assert_int_equal(shell(f, "kill -9 $(cat a/run/disk-guest-xvda/pid)"), 0);
+    RUN_UNTIL(f, f->losses == 1);
+    assert_int_equal(libxl__twin_disk_promote(&f->td, 2), 0);
+    RUN_UNTIL(f, f->promotes == 1);
+    assert_int_equal(f->twin_rc, 0);
+    assert_int_equal(shell(f, "cmp b.img one.img"), 0);
+    assert_int_equal(shell(f, "cmp a.img two.img"), 0);
+    /* The old side was killed while it was protected: it must not serve by itself. */
+    host(f, "a");
+    assert_int_not_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null 2>&1", tool, f->dir), 0);
+}
+
+static void t_disks_live_sealed_but_uncommitted_can_be_promoted(void **state)
+{
+    struct fixture *f = *state;
+    int readies;
+
+    synchronise(f);
+    checkpoint(f, 1);
+    readies = f->readies;
+    write_disk(f, "one.img");
+    assert_int_equal(libxl__disk_device_close_epoch(&f->dd, 2), 0);
+    if (!libxl__twin_disk_have(&f->td, 2)) RUN_UNTIL(f, f->readies == readies + 1);
+    assert_int_equal(libxl__twin_disk_promote(&f->td, 2), 0);
+    RUN_UNTIL(f, f->promotes == 1);
+    assert_int_equal(f->twin_rc, 0);
+    assert_int_equal(shell(f, "cmp b.img one.img"), 0);
+}
+
+static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
+{
+    struct fixture *f = *state;
+    int status;
+
+    synchronise(f);
+    checkpoint(f, 1);
+    libxl__twin_disk_drop(&f->td);
+    assert_int_equal(libxl__disk_device_unprotect(&f->dd), 0);
+    RUN_UNTIL(f, f->dones == 4);
+    assert_int_equal(f->rc, 0);
+    libxl__disk_device_dispose(&f->dd);
+    libxl__twin_disk_dispose(&f->td);
+    waitpid(f->attach, &status, 0);
+    write_disk(f, "one.img");
+    init_both(f);
+    f->dones = 0;
+    synchronise(f);
+    checkpoint(f, 1);
+    assert_int_equal(libxl__twin_disk_promote(&f->td, 1), 0);
+    RUN_UNTIL(f, f->promotes == 1);
+    assert_int_equal(f->twin_rc, 0);
+    assert_int_equal(shell(f, "cmp b.img one.img"), 0);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(t_disks_live_failover_has_the_committed_checkpoint),
+        T(t_disks_live_sealed_but_uncommitted_can_be_promoted),
+        T(t_disks_live_graceful_end_goes_on_alone_and_again),
+    };
+
+    tool = getenv("XENTWIN_DISK_TOOL");
+    if (!tool || system("command -v nbdkit nbdcopy >/dev/null")) {
+        puts("libxl_disk_live: needs nbdkit, nbdcopy and XENTWIN_DISK_TOOL");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
