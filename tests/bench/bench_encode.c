@@ -297,9 +297,48 @@ static void bench_wire(void)
               packed_only, "ours<=peer/5", "per checkpoint; peer: raw pages, limit: lz4 alone");
 }
 
-int main(void)
+/* ---- the limit of a pause ---- */
+
+#define COPY_TIMES 31
+
+struct copy_job {
+    uint32_t pages;
+    uint32_t next; /* each time others, since no cache has what a guest wrote long ago */
+};
+
+static void copy_next(void *user)
+{
+    struct copy_job *job = user;
+    uint32_t i;
+
+    for (i = 0; i < job->pages; i++) {
+        memcpy(copy + (size_t)i * PAGE, guest + (size_t)job->next * PAGE, PAGE);
+        if (++job->next == PAGES) job->next = 0;
+    }
+}
+
+/* bench_encode copy N: the us that N pages take. */
+static int print_copy(const char *text)
+{
+    struct copy_job job = {(uint32_t)strtoul(text, NULL, 10), 0};
+
+    if (!job.pages || job.pages > PAGES) {
+        fprintf(stderr, "bench_encode: copy wants a number from 1 to %u, not '%s'\n", PAGES, text);
+        return 2;
+    }
+    guest = pages();
+    copy = pages();
+    printf("%.0f\n", 1e6 * bench_best_s(COPY_TIMES, NULL, copy_next, &job));
+    free(copy);
+    free(guest);
+    return 0;
+}
+
+int main(int argc, char **argv)
 {
     double memcpy_gbs, lz4_gbs;
+
+    if (argc == 3 && !strcmp(argv[1], "copy")) return print_copy(argv[2]);
 
     guest = pages();
     copy = pages();
