@@ -12,6 +12,8 @@
 
 #include "xc_sr_io.h"
 
+#define PIPE_BYTES (1 << 20)
+
 /*
  * A pipe gets a file description of our own through /proc, which may be non-blocking without
  * touching the toolstack's. Where that fails, writes are cut to PIPE_BUF, which do not block
@@ -36,9 +38,14 @@ void xc_sr_io_init(struct xc_sr_io *io, int fd, int stop_fd, int parent_fd)
     io->write_fd = -1;
     if (fd < 0 || fstat(fd, &st)) return;
     io->is_socket = S_ISSOCK(st.st_mode);
-    io->is_file = S_ISREG(st.st_mode);
-    if (S_ISFIFO(st.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY)
+    /* Neither makes a writer wait for a reader; nor does a device, unless a person sits there. */
+    io->is_file =
+        S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || (S_ISCHR(st.st_mode) && !isatty(fd));
+    if (S_ISFIFO(st.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY) {
         io->write_fd = open_nonblocking(fd);
+        /* A larger pipe only saves wake-ups: failure is no error. */
+        (void)fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
+    }
 }
 
 void xc_sr_io_dispose(struct xc_sr_io *io)

@@ -156,11 +156,21 @@ static int take_pages(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int 
     return 0;
 }
 
+/* Whoever hears it wakes up for it: not more often than the number that people see changes. */
+static void tell_progress(struct xc_sr_save *s, const char *what, uint64_t total, uint64_t *told)
+{
+    uint64_t percent = total ? s->batch->written * 100 / total : 100;
+
+    if (percent <= *told || percent >= 100) return;
+    *told = percent;
+    xtl_progress(s->env.lg, "xc", what, s->batch->written, total);
+}
+
 int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const char *what,
                     uint64_t total)
 {
     xen_pfn_t pfns[XC_SR_BATCH];
-    uint64_t pfn = xc_sr_dirty_next(set, 0);
+    uint64_t pfn = xc_sr_dirty_next(set, 0), told = 0;
 
     s->batch->written = 0;
     xtl_progress(s->env.lg, "xc", what, 0, total);
@@ -172,8 +182,7 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
         if (xc_sr_save_check_stop(s)) return -1;
         if (take_pages(s, pfns, n, sink_to_stream)) return -1;
         if (s->encoder) xc_sr_map_next_round(&s->map); /* it has copied them */
-        if (s->batch->written < total)
-            xtl_progress(s->env.lg, "xc", what, s->batch->written, total);
+        tell_progress(s, what, total, &told);
     }
     xtl_progress(s->env.lg, "xc", what, total, total);
     return flush(s);
