@@ -91,7 +91,6 @@ typedef struct libxl__remus {
     uint64_t stream_bytes; /* of the open checkpoint */
     bool commit_sent;      /* the backup may run from here on */
     bool peer_lost, link_was_cause, stop_confirmed, hello_seen;
-    bool peer_gave_up; /* it said ERROR: it drops the twin and never promotes */
     bool guest_ended, helper_clean, told_unwatched;
     bool logdirty_on; /* QEMU's global dirty log */
     bool state_saved, device_failed, helper_wants_checkpoint;

@@ -48,7 +48,7 @@ const struct step remus_undo_plan[] = {
 /* Nothing has to be decided: the backup has never held a whole checkpoint, or cannot be told apart. */
 static bool backup_cannot_run(const libxl__remus *rm)
 {
-    return !rm->info.acknowledged || !rm->commit_sent || rm->stop_confirmed || rm->peer_gave_up;
+    return !rm->info.acknowledged || !rm->commit_sent || rm->stop_confirmed;
 }
 
 static void withdraw_request(libxl__egc *egc, libxl__epoch *ep)

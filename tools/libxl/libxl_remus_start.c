@@ -218,7 +218,6 @@ static void frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, uint6
         libxl__channel_text(body, len, text, sizeof(text));
         remus_message(rm, "domain %u: the backup gives up: %s", rm->domid, text);
         rm->stop_confirmed = true; /* who gives up never runs the guest */
-        rm->peer_gave_up = true;
         libxl__epoch_interrupt(egc, &rm->epoch, ERROR_FAIL);
         return;
     }
@@ -232,11 +231,10 @@ static void peer_lost(libxl__egc *egc, libxl__channel *ch, const char *why)
 
     rm->peer_lost = true;
     rm->link_was_cause = !libxl__epoch_undoing(&rm->epoch);
-    if (!rm->stop_confirmed && !rm->peer_gave_up)
+    if (!rm->stop_confirmed)
         remus_message(rm, "domain %u: lost the backup %s: %s", rm->domid, rm->info.peer_name, why);
     libxl__epoch_interrupt(egc, &rm->epoch, ERROR_NOT_READY);
-    /* One that gave up has nothing more to confirm. */
-    remus_event(egc, rm, WAIT_STOPPED, rm->peer_gave_up ? 0 : ERROR_NOT_READY);
+    remus_event(egc, rm, WAIT_STOPPED, ERROR_NOT_READY);
 }
 
 static void channel_room(libxl__egc *egc, libxl__channel *ch)
