@@ -302,11 +302,15 @@ static void logdirty_switched(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
 static void switch_logdirty(libxl__remus *rm, unsigned enable)
 {
     rm->logdirty_enable = enable;
-    rm->qmp_second.callback = logdirty_switched;
     /* QEMU aborts when it is told to end a dirty log that is not on. */
-    if (!rm->qmp || (!enable && !rm->logdirty_on))
+    if (!rm->qmp || (!enable && !rm->logdirty_on)) {
         libxl__save_callout_reply(&rm->helper, 0);
-    else if (libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, enable != 0))
+        return;
+    }
+    /* A helper that ends in the middle of a checkpoint may ask while the device state is still being saved. */
+    libxl__qmp_cancel(rm->qmp, &rm->qmp_second);
+    rm->qmp_second.callback = logdirty_switched;
+    if (libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, enable != 0))
         libxl__save_callout_reply(&rm->helper, -1);
 }
 
