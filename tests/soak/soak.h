@@ -201,6 +201,7 @@ struct judge {
     uint64_t left_by_release;
     bool opened, promoted; /* the net buffer was removed; the copy ran */
     bool stop_delivered;   /* the twin was told to go */
+    bool receiver_started; /* before that nobody can take over, whatever was committed */
     int64_t fault_ms, settled_ms, promoted_ms;
     bool refused_primary, refused_backup; /* by the witness */
     bool admin_promoted;

@@ -246,6 +246,7 @@ void backup_child_begins(struct child *c)
     if (c->kind == LISTER) {
         after(between(1, 30), lister_runs, c);
     } else {
+        judge.receiver_started = true;
         after(between(1, 100), receiver_begins, c);
         if (setup.receiver_bytes) after(1, receiver_goes_on, c);
     }

@@ -138,6 +138,11 @@ static bool backup_in_trouble(void)
     return backup_is_dumb() || happened(RECEIVER_KILLED) || happened(LINK_CORRUPTS_DATA);
 }
 
+static bool backup_has_something(void)
+{
+    return judge.commit_delivered && judge.receiver_started;
+}
+
 /* Nobody runs: is that what the rule says, or too much for it? */
 static bool may_wait(void)
 {
@@ -153,8 +158,8 @@ static bool may_wait(void)
     if (setup.arbiter || setup.rule_backup) {
         /* The backup takes over if it has something and is well. */
         if (primary_is_dead() || nobody_home)
-            return !judge.commit_delivered || backup_in_trouble() || !silence_is_possible();
-        return !setup.arbiter && (!judge.commit_delivered || backup_is_dumb());
+            return !backup_has_something() || backup_in_trouble() || !silence_is_possible();
+        return !setup.arbiter && (!backup_has_something() || backup_is_dumb());
     }
     return primary_is_dead() || nobody_home;
 }
