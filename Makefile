@@ -5,7 +5,7 @@ prefix ?= /usr/local
 DESTDIR ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all check check-lab lab demo bench fuzz soak asan tsan lint install clean distclean deps
+.PHONY: all check check-lab lab demo bench fuzz soak asan soak-disk tsan lint install clean distclean deps
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -60,6 +60,11 @@ tsan:
 	@test -f build-tsan/build.ninja || meson setup build-tsan -Db_sanitize=thread -Db_lundef=false
 	@ninja -C build-tsan
 	@scripts/run-check build-tsan
+
+soak-disk:
+	@scripts/install-deps test
+	@$(MAKE) all
+	@tests/disk/soak $(BUILD)
 
 lint:
 	@scripts/install-deps lint

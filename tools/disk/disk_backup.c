@@ -46,21 +46,21 @@ static void answer(struct disk *d, struct disk_link *l, struct disk_frame *f, co
     if (r) disk_link_lost(d, l, "%s", disk_link_error(r));
 }
 
+/* Takes no lock of the disk's: however long that is busy, we are alive. */
 static void *ticker(void *arg)
 {
     struct disk_link *l = arg;
-    struct disk *d = l->disk;
+    struct disk_frame f = {.type = DISK_ALIVE};
+    int r;
 
-    pthread_mutex_lock(&d->lock);
-    while (!l->dead) {
-        struct disk_frame f = {.type = DISK_ALIVE};
-        struct timespec until = disk_deadline(DISK_ALIVE_MS);
-
-        answer(d, l, &f, NULL);
-        while (!l->dead && !pthread_cond_timedwait(&d->changed, &d->lock, &until))
-            ;
-    }
-    pthread_mutex_unlock(&d->lock);
+    do {
+        r = disk_link_send(l, &f, NULL, l->disk->o.limit_ms);
+        if (!r) r = disk_link_sleep(l, DISK_ALIVE_MS);
+    } while (!r);
+    if (r == -ECANCELED) return NULL;
+    pthread_mutex_lock(&l->disk->lock);
+    disk_link_lost(l->disk, l, "%s", disk_link_error(r));
+    pthread_mutex_unlock(&l->disk->lock);
     return NULL;
 }
 

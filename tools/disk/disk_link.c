@@ -137,6 +137,13 @@ int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payloa
     return r;
 }
 
+int disk_link_sleep(struct disk_link *l, int ms)
+{
+    int r = wait_for(l, -1, 0, ms);
+
+    return r == -ETIMEDOUT ? 0 : r;
+}
+
 const char *disk_link_error(int r)
 {
     switch (r) {

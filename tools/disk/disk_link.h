@@ -64,6 +64,8 @@ int disk_link_read(struct disk_link *l, struct disk_frame *f, int limit_ms);
 ssize_t disk_link_write_some(struct disk_link *l, const struct iovec *iov, int count, int limit_ms);
 /* A whole frame at once, for those who have no queue. Sets f->seq. */
 int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payload, int limit_ms);
+/* 0 after ms, -ECANCELED once the link is dead. */
+int disk_link_sleep(struct disk_link *l, int ms);
 const char *disk_link_error(int r);
 
 #endif
