@@ -19,7 +19,7 @@
 #define FAKE_PRIMARY 1
 #define FAKE_BACKUP 2
 #define FAKE_OTHER 3 /* somebody else's frames */
-#define FAKE_EXTENDED 72
+#define FAKE_EXTENDED 64
 #define FAKE_XSAVE 600
 
 struct fake_vcpu {
