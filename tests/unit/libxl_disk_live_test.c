@@ -272,6 +272,11 @@ static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
     synchronise(f);
     checkpoint(f, 1);
     libxl__twin_disk_drop(&f->td);
+    /* The instance drops, and ends. */
+    assert_int_equal(shell(f,
+                           "timeout 10 sh -c 'while kill -0 $(cat b/run/disk-guest-xvda/pid); do "
+                           "sleep 0.05; done' 2>/dev/null"),
+                     0);
     assert_int_equal(libxl__disk_device_unprotect(&f->dd), 0);
     RUN_UNTIL(f, f->dones == 4);
     assert_int_equal(f->rc, 0);

@@ -84,7 +84,7 @@ static void t_twin_disks_ack_waits_for_every_barrier_and_commit(void **state)
     disks[1].mute = false;
     stop(f);
     assert_int_equal(f->outcome, TWIN_STOPPED);
-    RUN_UNTIL(f, asked(0, "drop;") && asked(1, "drop;"));
+    RUN_UNTIL(f, asked(0, "drop;stop;") && asked(1, "drop;stop;"));
 }
 
 static void t_twin_disks_promoted_before_the_guest(void **state)

@@ -125,8 +125,11 @@ int libxl__twin_disk_promote(libxl__twin_disk *td, uint64_t n)
 void libxl__twin_disk_drop(libxl__twin_disk *td)
 {
     td->awaited = 0;
-    if (td->n && !td->promoting && libxl__disk_set_isopen(&td->set))
-        (void)libxl__disk_set_ask(&td->set, NULL, NULL, "drop");
+    if (!td->n || td->promoting || !libxl__disk_set_isopen(&td->set)) return;
+    (void)libxl__disk_set_ask(&td->set, NULL, NULL, "drop");
+    /* Nobody needs them until the next link, which starts them again. */
+    (void)libxl__disk_set_ask(&td->set, NULL, NULL, "stop");
+    libxl__disk_set_dispose(&td->set);
 }
 
 void libxl__twin_disk_dispose(libxl__twin_disk *td)

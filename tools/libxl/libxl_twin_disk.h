@@ -46,7 +46,7 @@ bool libxl__twin_disk_have(libxl__twin_disk *td, uint64_t n);
 /* 1: there is nothing to wait for; 0: committed() or promoted() comes; else an error. */
 int libxl__twin_disk_commit(libxl__twin_disk *td, uint64_t n);
 int libxl__twin_disk_promote(libxl__twin_disk *td, uint64_t n);
-/* The twin will never run. After _promote: does nothing. */
+/* The twin will never run: the instances drop what is not committed, and end. After _promote: does nothing. */
 void libxl__twin_disk_drop(libxl__twin_disk *td);
 /* Safe twice. */
 void libxl__twin_disk_dispose(libxl__twin_disk *td);
