@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <fcntl.h>
 #include <unistd.h>
 #include <sys/eventfd.h>
@@ -25,6 +27,7 @@
 #define PAGE 4096
 
 static enum xc_sr_encode_mode encode; /* of checkpointed streams */
+static struct xc_sr_save limits_of;   /* only its limits count */
 static unsigned int ref_pages = FAKE_GFNS;
 static char last_log[400];
 static int verbose;
@@ -154,6 +157,7 @@ static void start(void)
 
     fake_reset();
     memset(&ts, 0, sizeof(ts));
+    memset(&limits_of, 0, sizeof(limits_of));
     last_log[0] = 0;
     ts.fd = memfd_create("stream", MFD_CLOEXEC);
     for (g = 0; g < 1500; g++)
@@ -182,6 +186,7 @@ static int run_save_io(bool live, bool checkpointed, struct xc_sr_io *io, uint64
     int rc;
 
     ts.io = io;
+    s.limits = limits_of.limits;
     rc = xc_sr_save(&s);
     /* Invariant 2 of the engine, whatever happened. */
     assert_false(fake_dom[FAKE_PRIMARY].log_on);
@@ -263,6 +268,108 @@ static void t_engine_live_guest_writes_arrive(void **state)
         compare_backup(true);
         finish();
     }
+}
+
+static void guest_writes_all(void)
+{
+    uint32_t g;
+
+    for (g = 0; g < 1500; g++)
+        fake_write(FAKE_PRIMARY, g, 5, (uint32_t)rand());
+}
+
+static void t_engine_rounds_are_limited(void **state)
+{
+    static const uint32_t rounds[] = {0, 1, 3};
+    unsigned int i;
+
+    for (i = 0; i < 3; i++) {
+        start();
+        fake_guest = guest_writes_all;
+        limits_of.limits.rounds_given = true;
+        limits_of.limits.rounds = rounds[i];
+        assert_int_equal(run_save(true, false), 0);
+        /* The first copy, the rounds, and the rest: 1286 pages are there, 1285 of them below 1500. */
+        assert_int_equal(lseek(ts.fd, 0, SEEK_END) / (1285 * PAGE), 2 + rounds[i]);
+        assert_int_equal(run_restore(false), 0);
+        compare_backup(true);
+        finish();
+    }
+}
+
+/* 64 KiB each 2 ms. */
+static void *read_slowly(void *fd)
+{
+    static char buf[65536];
+
+    while (read(*(int *)fd, buf, sizeof(buf)) > 0)
+        usleep(2000);
+    return NULL;
+}
+
+static int save_to_slow_reader(uint64_t *bytes)
+{
+    struct xc_sr_io io;
+    pthread_t thread;
+    int p[2], rc;
+
+    assert_int_equal(pipe(p), 0);
+    assert_int_equal(pthread_create(&thread, NULL, read_slowly, &p[0]), 0);
+    xc_sr_io_init(&io, p[1], -1, -1);
+    rc = run_save_io(true, false, &io, 0);
+    *bytes = io.bytes;
+    xc_sr_io_dispose(&io);
+    close(p[1]);
+    pthread_join(thread, NULL);
+    close(p[0]);
+    return rc;
+}
+
+static void t_engine_downtime_out_of_reach_ends_the_save(void **state)
+{
+    uint64_t bytes;
+
+    start();
+    fake_guest = guest_writes_all;
+    limits_of.limits.rounds_given = true;
+    limits_of.limits.rounds = 2;
+    limits_of.limits.downtime_ms = 5;
+    assert_int_equal(save_to_slow_reader(&bytes), -1);
+    assert_int_equal(errno, ETIME);
+    assert_int_equal(ts.suspends, 0);
+    assert_non_null(strstr(last_log, "more than the limit of 5 ms"));
+    finish();
+}
+
+static void t_engine_downtime_within_reach_is_no_matter(void **state)
+{
+    unsigned int seed;
+
+    for (seed = 1; seed < 6; seed++) {
+        start();
+        srand(seed);
+        fake_guest = guest_writes;
+        limits_of.limits.downtime_ms = 1000;
+        assert_int_equal(run_save(true, false), 0);
+        assert_int_equal(run_restore(false), 0);
+        compare_backup(true);
+        finish();
+    }
+}
+
+static void t_engine_rate_is_kept(void **state)
+{
+    struct timespec a, b;
+    double s;
+
+    start();
+    limits_of.limits.rate_mb = 50;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    assert_int_equal(run_save(true, false), 0);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    s = (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9;
+    assert_true((double)lseek(ts.fd, 0, SEEK_END) / s < 55e6);
+    finish();
 }
 
 /*
@@ -561,6 +668,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_engine_plain_not_live_arrives_exactly),
         cmocka_unit_test(t_engine_live_guest_writes_arrive),
+        cmocka_unit_test(t_engine_rounds_are_limited),
+        cmocka_unit_test(t_engine_downtime_out_of_reach_ends_the_save),
+        cmocka_unit_test(t_engine_downtime_within_reach_is_no_matter),
+        cmocka_unit_test(t_engine_rate_is_kept),
         cmocka_unit_test(t_engine_checkpoints_survive_ballooning),
         cmocka_unit_test(t_engine_ballooning_in_the_live_rounds_is_noticed),
         cmocka_unit_test(t_engine_pages_given_back_leave_the_backup),

@@ -83,6 +83,15 @@ enum xc_sr_stop xc_sr_io_stopped(const struct xc_sr_io *io)
     return stop;
 }
 
+int xc_sr_io_sleep(const struct xc_sr_io *io, uint64_t us)
+{
+    uint64_t ms = (us + 999) / 1000;
+    enum xc_sr_stop stop;
+
+    poll_all(io, -1, 0, ms < INT_MAX ? (int)ms : INT_MAX, &stop);
+    return stop == XC_SR_RUN ? 0 : -1;
+}
+
 static int wait_ready(const struct xc_sr_io *io, int fd, short events)
 {
     enum xc_sr_stop stop;

@@ -36,6 +36,9 @@ void xc_sr_io_dispose(struct xc_sr_io *io);
 /* Is there a reason to stop? Never waits. Long loops ask it. */
 enum xc_sr_stop xc_sr_io_stopped(const struct xc_sr_io *io);
 
+/* Sleeps, unless there is a reason to stop: then -1 at once. */
+int xc_sr_io_sleep(const struct xc_sr_io *io, uint64_t us);
+
 /*
  * All of it or -1 with errno: ECANCELED told to stop, EOWNERDEAD the parent died, ENODATA end of
  * the stream (reads only), else what the kernel said. writev changes the iov it is given.

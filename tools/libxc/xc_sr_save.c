@@ -7,10 +7,6 @@
 #include "xc_sr_record.h"
 #include "xc_sr_save.h"
 
-/* Rounds of a live copy: until so few pages are dirty, and no more than so many. */
-#define ROUND_DIRTY_PAGES 50
-#define ROUND_LIMIT 5U
-
 #define MAP_LIMIT_PAGES (64ULL << 18) /* 64 GiB of guest: 32768 mappings, 128 MiB of page tables */
 #define ARENA_START_PAGES 4096
 #define ARENA_SLACK_PAGES 16384 /* pages that count for no memory limit: rings, ROMs, video */
@@ -159,31 +155,6 @@ static int suspend_guest(struct xc_sr_save *s)
     return xc_sr_save_check_stop(s);
 }
 
-/* Dirty pages again and again, until few are left or it makes no sense to go on. */
-static int copy_live(struct xc_sr_save *s)
-{
-    uint64_t dirty, total;
-    char what[64];
-    unsigned int round;
-
-    if (xc_sr_log_enable(s) || xc_sr_population_start(s, &total)) return -1;
-    /* From here on writes to pages that came before are logged, too. */
-    if (xc_sr_log_clean(s, false, NULL)) return -1;
-    xc_sr_dirty_set_all(&s->dirty);
-    dirty = total; /* of all pfns only these have a page */
-    for (round = 0;; round++) {
-        snprintf(what, sizeof(what), "Frames iteration %u of %u", round, ROUND_LIMIT);
-        if (xc_sr_write_set(s, &s->dirty, what, dirty)) return -1;
-        if (round == 0)
-            SR_LOG(&s->env, DETAIL, "domain %u: %lu pages, %lu bytes sent", s->env.domid,
-                   (unsigned long)total, (unsigned long)s->env.io->bytes);
-        if (round == ROUND_LIMIT || (round && dirty < ROUND_DIRTY_PAGES)) return 0;
-        if (xc_sr_log_clean(s, false, NULL) || xc_sr_population_sample(s)) return -1;
-        xc_sr_dirty_merge(&s->dirty, &s->suspect);
-        dirty = xc_sr_dirty_count(&s->dirty);
-    }
-}
-
 /* The final set of a plain stream: the guest stays suspended, so it goes out directly. */
 static int write_rest(struct xc_sr_save *s)
 {
@@ -208,7 +179,7 @@ static int write_verify(struct xc_sr_save *s)
 
 static int save_plain(struct xc_sr_save *s)
 {
-    if (s->live && copy_live(s)) return -1;
+    if (s->live && xc_sr_copy_live(s)) return -1;
     if (suspend_guest(s)) return -1;
     if (write_rest(s) || write_verify(s)) return -1;
     if (s->ops->capture(s) || s->ops->write_captured(s)) return -1;
@@ -261,7 +232,7 @@ static int prepare_next(struct xc_sr_save *s)
 
 static int save_checkpointed(struct xc_sr_save *s)
 {
-    if (copy_live(s)) return -1;
+    if (xc_sr_copy_live(s)) return -1;
     for (s->epoch = 1;; s->epoch++) {
         if (take_checkpoint(s) || send_checkpoint(s)) return -1;
         if (s->cb->checkpoint(s->cb->data) != 1) {

@@ -17,7 +17,7 @@
  * 3. A pfn is sent when its bytes may differ from what the other side has, and as XTAB when the
  *    guest has given it back (xc_sr_save_balloon.c: the hypervisor's log does not tell).
  *
- * Who does what: xc_sr_save.c drives, xc_sr_save_pages.c writes pages, xc_sr_save_encode.c encodes
+ * Who does what: xc_sr_save.c drives, xc_sr_save_live.c does the rounds, xc_sr_save_pages.c writes pages, xc_sr_save_encode.c encodes
  * them, xc_sr_save_dirty.c owns the dirty log, xc_sr_save_balloon.c the guest's population,
  * xc_sr_save_x86_hvm.c the vcpus.
  */
@@ -68,6 +68,13 @@ struct xc_sr_save {
     bool checkpointed;
     struct save_callbacks *cb;
     uint64_t map_limit_pages; /* stay mapped at most; 0 = the default */
+    /* Of the rounds while the guest runs, plain streams only. All zero = the defaults. */
+    struct {
+        bool rounds_given;
+        uint32_t rounds;      /* after the first copy at most */
+        uint32_t downtime_ms; /* what is left must be sent within, or the save fails; 0 = any */
+        uint32_t rate_mb;     /* MB/s while the guest runs; 0 = what the link takes */
+    } limits;
     /* Checkpointed only, and only for a reader of ours: how pages are encoded. */
     enum xc_sr_encode_mode encode;
     bool ref_limit_given;     /* else a quarter of the host's free memory */
@@ -97,6 +104,7 @@ struct xc_sr_save {
     struct xc_sr_batch *batch;
     struct xc_sr_encoder *encoder;      /* NULL = PAGE_DATA */
     struct xc_sr_encode_counts counted; /* up to the checkpoint before */
+    uint64_t live_started_us, live_started_bytes, slept_us, us_per_1024_pages;
     uint64_t suspend_us, copy_us; /* of the last checkpoint: in suspend(), and until postcopy() */
 };
 
@@ -109,6 +117,12 @@ int xc_sr_save(struct xc_sr_save *s);
 int xc_sr_save_check_stop(const struct xc_sr_save *s); /* -1: a reason to stop, logged */
 int xc_sr_write_record(struct xc_sr_save *s, uint32_t type, const void *head, size_t head_len,
                        const void *body, size_t body_len);
+
+/* xc_sr_save_live.c */
+/* Rounds of dirty pages while the guest runs. -1 also when they do not reach the limits. */
+int xc_sr_copy_live(struct xc_sr_save *s);
+/* After some pages were written: waits as long as the rate wants it. */
+int xc_sr_throttle(struct xc_sr_save *s);
 
 /* xc_sr_save_pages.c */
 int xc_sr_batch_alloc(struct xc_sr_save *s);

@@ -183,6 +183,7 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
         if (take_pages(s, pfns, n, sink_to_stream)) return -1;
         if (s->encoder) xc_sr_map_next_round(&s->map); /* it has copied them */
         tell_progress(s, what, total, &told);
+        if (xc_sr_throttle(s)) return -1;
     }
     xtl_progress(s->env.lg, "xc", what, total, total);
     return flush(s);

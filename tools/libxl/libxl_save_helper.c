@@ -189,6 +189,29 @@ static bool read_encode(struct xc_sr_save *s)
     return true;
 }
 
+/* The same for the limits of `xl migrate`. */
+static bool read_limits(struct xc_sr_save *s)
+{
+    const char *rounds = getenv("XENTWIN_MAX_ROUNDS"), *rate = getenv("XENTWIN_RATE_MB");
+    const char *downtime = getenv("XENTWIN_MAX_DOWNTIME_MS");
+    long n;
+
+    if (rounds) {
+        if (!parse_number("XENTWIN_MAX_ROUNDS", rounds, 0, 1000, &n)) return false;
+        s->limits.rounds_given = true;
+        s->limits.rounds = (uint32_t)n;
+    }
+    if (downtime) {
+        if (!parse_number("XENTWIN_MAX_DOWNTIME_MS", downtime, 1, 600000, &n)) return false;
+        s->limits.downtime_ms = (uint32_t)n;
+    }
+    if (rate) {
+        if (!parse_number("XENTWIN_RATE_MB", rate, 1, 1000000, &n)) return false;
+        s->limits.rate_mb = (uint32_t)n;
+    }
+    return true;
+}
+
 static int save_domain(const long *v, struct xc_sr_save *s)
 {
     struct save_callbacks cb = {0};
@@ -256,7 +279,7 @@ static int main_save(int argc, char **argv)
     if (!parse_arguments(save_arguments, SAVE_ARGUMENTS, argc, argv, v)) return 2;
     if (v[5] == XC_STREAM_REMUS) needed |= CB(POSTCOPY) | CB(CHECKPOINT);
     if (!check_callbacks(v[4], needed)) return 2;
-    if (v[5] == XC_STREAM_REMUS && !read_encode(&s)) return 2;
+    if (v[5] == XC_STREAM_REMUS ? !read_encode(&s) : !read_limits(&s)) return 2;
     return save_domain(v, &s) ? 1 : 0;
 }
 
