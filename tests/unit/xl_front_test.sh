@@ -58,6 +58,9 @@ usage "no HOST given" migrate a
 usage "unknown option '-x'" migrate -x a b
 usage "-C '/nonexistent' cannot be read" migrate -C /nonexistent a b
 usage "option '-s' needs a value" migrate -s
+usage "--max-rounds '1001'" migrate --max-rounds 1001 a b
+usage "--max-downtime-ms '0'" migrate --max-downtime-ms 0 a b
+usage "--rate 'fast'" migrate --rate fast a b
 usage "no FILE given" save a
 usage "'d' is one argument too many" save a b "$dir/stock" d
 usage "is a directory" save a "$dir"

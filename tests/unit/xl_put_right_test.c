@@ -246,6 +246,23 @@ static void t_migrate_failed_guest_runs_is_told(void **state)
     assert_int_equal(recovered, 0);
 }
 
+/* The stock xl gets what it knows, our helper the rest. */
+static void t_migrate_limits_go_to_the_helper(void **state)
+{
+    const char *words[] = {"migrate", "-eC",           "/dev/null",  "--max-rounds",
+                           "3",       "--max-down=20", "--rate=100", "--debug",
+                           name,      "hostB",         NULL};
+    struct xl_caught c;
+
+    stock_is("[ \"$*\" = \"migrate -e -C /dev/null --debug -- web 1 hostB\" ] || exit 2\n"
+             "[ $XENTWIN_MAX_ROUNDS/$XENTWIN_MAX_DOWNTIME_MS/$XENTWIN_RATE_MB = 3/20/100 ]");
+    write_file(guest, "runs", 0644);
+    xl_catch(&c);
+    assert_int_equal(xl_main_migrate(10, (char **)words), XL_DONE);
+    xl_caught(&c);
+    assert_string_equal(c.text, "");
+}
+
 static void t_migrate_failed_suspended_goes_on(void **state)
 {
     struct xl_caught c;
@@ -306,6 +323,7 @@ int main(void)
         cmocka_unit_test(t_save_killed_running_ends_logdirty),
         cmocka_unit_test(t_save_killed_after_the_save_keeps_the_file),
         cmocka_unit_test(t_migrate_failed_guest_runs_is_told),
+        cmocka_unit_test(t_migrate_limits_go_to_the_helper),
         cmocka_unit_test(t_migrate_failed_suspended_goes_on),
         cmocka_unit_test(t_migrate_killed_handed_over_is_left_alone),
         cmocka_unit_test(t_migrate_done_says_nothing),

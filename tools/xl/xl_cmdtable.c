@@ -59,6 +59,9 @@ static const char migrate_help[] =
     "  -F          stay in the foreground at HOST\n"
     "  --debug     send all pages again at the end and compare\n"
     "  --live      accepted, without effect: migration is live\n"
+    "  --max-rounds N        copy again what changed at most N times, 0..1000 (default 5)\n"
+    "  --max-downtime-ms MS  give up when the rest would take longer; DOMAIN runs on here\n"
+    "  --rate MB             send at most so many MB/s while DOMAIN runs\n"
     "\n"
     "Exit status: 0 moved, 1 failed (the guest runs here), 2 bad usage. See xl-migrate(1).\n";
 
