@@ -19,7 +19,7 @@
  *
  * Who does what: xc_sr_save.c drives, xc_sr_save_live.c does the rounds, xc_sr_save_pages.c writes pages, xc_sr_save_encode.c encodes
  * them, xc_sr_save_dirty.c owns the dirty log, xc_sr_save_balloon.c the guest's population,
- * xc_sr_save_x86_hvm.c the vcpus.
+ * xc_sr_save_x86_hvm.c the vcpus. A PV guest is another matter: xc_sr_save_x86_pv.h.
  */
 #ifndef XC_SR_SAVE_H
 #define XC_SR_SAVE_H
