@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!size || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sv)) return 0;
     signal(SIGPIPE, SIG_IGN);
-    if (libxl__loop_new(&loop, NULL, &clock)) abort();
+    if (libxl__loop_new(&loop, fuzz_logger(), &clock)) abort();
     libxl__channel_init(&ch);
     ch.loop = loop;
     ch.send_fd = ch.recv_fd = sv[0];

@@ -16,13 +16,6 @@
 
 static uint8_t *scratch; /* every page of the guest is one of these */
 
-static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval, const char *ctx,
-                     const char *format, va_list al)
-{
-}
-
-static xentoollog_logger logger = {vmessage, NULL, NULL};
-
 static int restore_checkpoint(void *data)
 {
     return XGR_CHECKPOINT_SUCCESS;
@@ -128,7 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static int fd = -1;
     struct restore_callbacks cb = {.checkpoint = restore_checkpoint};
     struct xc_sr_io io;
-    struct xc_sr_restore r = {.env = {.lg = &logger, .domid = 1, .io = &io}, .cb = &cb};
+    struct xc_sr_restore r = {.env = {.lg = fuzz_logger(), .domid = 1, .io = &io}, .cb = &cb};
     struct sr_ihdr ihdr;
     struct sr_dhdr dhdr;
 
