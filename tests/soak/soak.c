@@ -80,11 +80,21 @@ static void twin_is_killed(void)
     proc_kill(TWIN);
 }
 
-/* As a virtual machine that is stopped: what comes for it meanwhile is sent again later. */
+static void freeze_link(void *arg)
+{
+    link_stall((intptr_t)arg);
+}
+
+/*
+ * Its processes stand still; the last packets still reach its sockets, what comes later is sent again after a while. So it may
+ * wake with an acknowledgement to read and without a sign that the peer is gone.
+ */
 static void host_freezes(bool primary, int64_t ms)
 {
+    int last = between(0, 30);
+
     say("the %s host stands still for %lld ms", primary ? "primary" : "backup", (long long)ms);
-    link_stall(ms + between(0, 1000));
+    after(last, freeze_link, (void *)(intptr_t)(ms - last + between(0, 1000)));
     proc_stop(primary ? XL : TWIN, ms);
     if (!primary) return;
     proc_stop(GUARD, ms);

@@ -154,7 +154,8 @@ static bool may_wait(void)
     if (setup.arbiter && (!setup.witness_for_primary || !setup.witness_for_backup)) return true;
     if (judge.refused_primary && judge.refused_backup) return true;
     if (judge.refused_backup && (primary_is_dead() || nobody_home)) return true;
-    if (setup.arbiter && judge.refused_primary && backup_in_trouble()) return true;
+    if (setup.arbiter && judge.refused_primary)
+        if (backup_in_trouble() || !backup_has_something()) return true;
     if (setup.arbiter || setup.rule_backup) {
         /* The backup takes over if it has something and is well. */
         if (primary_is_dead() || nobody_home)

@@ -14,6 +14,9 @@ static void choose_fault(struct fault *f, int64_t length_ms)
     *f = (struct fault){.kind = (enum fault_kind)between(FAULT_NONE + 1, FAULT_KINDS - 1)};
     if (chance(25)) f->kind = PRIMARY_HOST_DIES; /* what all this is for */
     f->for_ms = some_of(setup.limit_ms);
+    /* Acknowledgements on their way when the backup takes over. */
+    if (f->kind == LINK_CLOSES_AT_BACKUP && chance(60))
+        setup.delay_ms = between(0, setup.limit_ms / 4);
     if (f->kind == PRIMARY_FREEZES) f->for_ms = setup.limit_ms + between(-100, 5000);
     if (chance(50))
         f->at_turn = (uint64_t)between(1, 40 * (int)setup.checkpoints + 100);
