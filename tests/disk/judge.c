@@ -371,6 +371,22 @@ static void judge_returned(struct judge *j)
     if (j->committed) judge_checkpoint(j, j->b, j->committed, "returned backup");
 }
 
+/* A primary whose disk was mended: stopped in order and started again. */
+static void mend_primary(struct judge *j)
+{
+    guest_settle(j);
+    nbd_close(j->nbd);
+    j->nbd = NULL;
+    side_stop(j->p);
+    j->p->fault[0] = 0;
+    j->p->plugin = getenv("DISK_PLUGIN");
+    if (side_start(j->p, limits)) {
+        fail(j, "the primary does not start again");
+        exit(1);
+    }
+    guest_connect(j);
+}
+
 /* The primary goes on alone. */
 static void go_on(struct judge *j)
 {
@@ -385,6 +401,7 @@ static void go_on(struct judge *j)
     for (int i = 0; i < 30; i++)
         turn(j);
     guest_settle(j);
+    if (j->trouble == T_PRIMARY_DISK || !rnd(j, 4)) mend_primary(j);
 }
 
 /* Both died: a person decides for the primary's disk. */
@@ -437,6 +454,10 @@ again:
 /* The last checkpoint, of a guest that stands still: both disks are the log's. */
 static void finish(struct judge *j)
 {
+    /* A fault that has not come yet comes no more. */
+    if (j->trouble == T_PRIMARY_DISK && j->p->fault[0] && !j->p->lost) j->p->lost = true;
+    if (j->trouble == T_BACKUP_DISK && j->b->fault[0] && !j->p->lost) j->p->lost = true;
+    if (over(j)) aftermath(j);
     if (over(j)) {
         fail(j, j->p->reason);
         return;

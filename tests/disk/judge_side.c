@@ -323,8 +323,7 @@ static void carry(struct relay *r, int from)
         if (p[1].revents) break;
         ssize_t n = read(r->ends[from], buf, sizeof(buf));
         if (n <= 0) break;
-        if (from == 0 && r->harm && !r->harmed && passed >= r->at && n > 8 &&
-            !do_harm(r, buf, &n))
+        if (from == 0 && r->harm && !r->harmed && passed >= r->at && n > 8 && !do_harm(r, buf, &n))
             break;
         passed += (uint64_t)n;
         if (!pass(r->ends[1 - from], buf, n)) break;

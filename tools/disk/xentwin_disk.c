@@ -162,6 +162,17 @@ static int not_running(const struct instance *in)
     return 1;
 }
 
+static void remove_sockets(const struct instance *in)
+{
+    static const char *const names[] = {"nbd.sock", "control.sock", "pid"};
+    char path[PATH_MAX + 16];
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", in->run_dir, names[i]);
+        unlink(path);
+    }
+}
+
 static int cmd_stop(struct instance *in, int argc, char **argv)
 {
     char reply[DISK_REPLY_MAX], lock[PATH_MAX + 8];
@@ -183,6 +194,7 @@ static int cmd_stop(struct instance *in, int argc, char **argv)
     snprintf(lock, sizeof(lock), "%s/lock", in->run_dir);
     fd = open(lock, O_RDWR | O_CLOEXEC);
     if (n == 0 && fd >= 0) n = flock(fd, LOCK_EX);
+    if (n == 0) remove_sockets(in);
     if (fd >= 0) close(fd);
     if (n == 0) return 0;
     complain("the instance %s-%s did not end", in->domain, in->vdev);

@@ -106,19 +106,15 @@ static int start_nbdkit(const struct instance *in)
 }
 
 /* The one that runs must be of the same disk. */
-static int check_running(const struct instance *in, int fd)
+static int check_running(const struct instance *in, const char *real, int fd)
 {
-    char reply[DISK_REPLY_MAX], path[PATH_MAX] = "", real[PATH_MAX];
+    char reply[DISK_REPLY_MAX], path[PATH_MAX] = "";
 
     if (client_request(fd, "status", NULL, 0, reply, STATUS_LIMIT_MS)) {
         complain("the instance %s-%s does not answer: %s", in->domain, in->vdev, reply);
         return 1;
     }
     (void)status_value(reply, "path", path, sizeof(path));
-    if (!realpath(in->path, real)) {
-        complain("cannot use %s: %s", in->path, strerror(errno));
-        return 1;
-    }
     /* A path with a blank is not compared. */
     if (strcmp(path, real) && !strchr(real, ' ')) {
         complain("the instance %s-%s runs with another disk, %s", in->domain, in->vdev, path);
@@ -129,11 +125,17 @@ static int check_running(const struct instance *in, int fd)
 
 int instance_start(struct instance *in, bool *running)
 {
-    int r, fd = client_connect(in);
+    char real[PATH_MAX];
+    int r, fd;
 
+    if (!realpath(in->path, real)) {
+        complain("cannot use %s as a disk: %s", in->path, strerror(errno));
+        return 1;
+    }
+    fd = client_connect(in);
     *running = fd >= 0;
     if (fd >= 0) {
-        r = check_running(in, fd);
+        r = check_running(in, real, fd);
         close(fd);
         return r;
     }

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* An instance in this process; the test is the other end of its link, and not always a polite one. */
+#include "disk_test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "disk.h"
+#include "disk_roles.h"
+#include "disk_util.h"
+
+#define SIZE (40u << 16)
+
+struct world {
+    struct disk d;
+    char path[128], dir[64];
+    int fd; /* our end */
+    uint64_t seq;
+    struct disk_hello mine;
+    char lost[256];
+    char why[DISK_TEXT_MAX];
+    uint8_t payload[DISK_PAYLOAD_MAX];
+};
+
+static void quiet(const char *line)
+{
+    (void)line;
+}
+
+static void event(struct disk *d, const char *text)
+{
+    struct world *w = d->event_arg;
+
+    if (!strncmp(text, "lost ", 5)) snprintf(w->lost, sizeof(w->lost), "%s", text + 5);
+}
+
+static struct world *begin(struct folder *f, bool primary)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    struct disk_options o = {
+        .queue_bytes = DISK_QUEUE_MIN, .journal_bytes = DISK_JOURNAL_MIN, .limit_ms = 5000};
+
+    assert_non_null(w);
+    snprintf(w->path, sizeof(w->path), "%s", folder_file(f, "disk"));
+    snprintf(w->dir, sizeof(w->dir), "%s", f->dir);
+    int fd = open(w->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(fd, SIZE), 0);
+    close(fd);
+    o.path = w->path;
+    o.state_dir = w->dir;
+    o.primary = primary;
+    disk_log_line = quiet;
+    assert_int_equal(disk_open(&w->d, &o, w->why), 0);
+    w->d.event_arg = w;
+    w->d.event = event;
+    assert_int_equal(disk_start(&w->d), 0);
+    w->fd = -1;
+    w->mine = (struct disk_hello){
+        .version = DISK_LINK_VERSION, .primary = !primary, .size = SIZE, .generation = 1};
+    memset(w->mine.uuid, 7, 16);
+    return w;
+}
+
+static void connect_link(struct world *w)
+{
+    struct timeval limit = {.tv_sec = 20};
+    int sv[2];
+
+    if (w->fd >= 0) close(w->fd);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+    setsockopt(sv[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    w->fd = sv[0];
+    w->seq = 0;
+    w->lost[0] = 0;
+    assert_int_equal(disk_link_start(&w->d, sv[1], sv[1], w->why), 0);
+}
+
+static void end(struct world *w)
+{
+    if (w->fd >= 0) close(w->fd);
+    disk_close(&w->d);
+    free(w);
+}
+
+static void say(struct world *w, struct disk_frame f, const void *payload)
+{
+    uint8_t head[DISK_FRAME_SIZE];
+
+    f.seq = w->seq++;
+    disk_frame_put(head, &f, payload);
+    (void)!send(w->fd, head, sizeof(head), MSG_NOSIGNAL);
+    if (f.payload) (void)!send(w->fd, payload, f.payload, MSG_NOSIGNAL);
+}
+
+/* The next frame that is not a sign of life; false at the end. */
+static bool hear(struct world *w, struct disk_frame *f)
+{
+    uint8_t head[DISK_FRAME_SIZE];
+
+    do {
+        if (recv(w->fd, head, sizeof(head), MSG_WAITALL) != sizeof(head)) return false;
+        assert_int_equal(disk_frame_get(f, head), 0);
+        if (f->payload)
+            assert_int_equal(recv(w->fd, w->payload, f->payload, MSG_WAITALL), f->payload);
+        assert_true(disk_frame_whole(head, w->payload, f->payload));
+    } while (f->type == DISK_ALIVE);
+    return true;
+}
+
+static void say_hello(struct world *w)
+{
+    uint8_t raw[DISK_HELLO_SIZE];
+
+    disk_hello_put(raw, &w->mine);
+    say(w, (struct disk_frame){.type = DISK_HELLO, .payload = sizeof(raw)}, raw);
+}
+
+/* The link must end; what it was for stands in w->lost. */
+static void must_end(struct world *w)
+{
+    struct disk_frame f;
+
+    while (hear(w, &f))
+        ;
+    pthread_mutex_lock(&w->d.lock);
+    assert_true(disk_wait_unlinked(&w->d, 10000));
+    assert_true(w->lost[0] != 0);
+    pthread_mutex_unlock(&w->d.lock);
+}
+
+static void shake_hands(struct world *w)
+{
+    struct disk_frame f;
+
+    connect_link(w);
+    say_hello(w);
+    assert_true(hear(w, &f));
+    assert_int_equal(f.type, DISK_HELLO);
+    do
+        assert_true(hear(w, &f));
+    while (f.type == DISK_BITMAP);
+    assert_int_equal(f.type, DISK_READY);
+}
+
+static void synchronise(struct world *w)
+{
+    struct disk_frame f;
+    uint8_t base[16];
+
+    memset(base, 9, 16);
+    shake_hands(w);
+    say(w, (struct disk_frame){.type = DISK_BARRIER, .payload = 16}, base);
+    assert_true(hear(w, &f));
+    assert_int_equal(f.type, DISK_SEALED);
+}
+
+static void write_epoch(struct world *w, uint64_t epoch, uint64_t offset, uint8_t value)
+{
+    uint8_t data[512];
+
+    memset(data, value, sizeof(data));
+    say(w,
+        (struct disk_frame){
+            .type = DISK_WRITE, .epoch = epoch, .offset = offset, .span = 512, .payload = 512},
+        data);
+}
+
+static void barrier(struct world *w, uint64_t epoch)
+{
+    struct disk_frame f;
+
+    say(w, (struct disk_frame){.type = DISK_BARRIER, .epoch = epoch}, NULL);
+    assert_true(hear(w, &f));
+    assert_int_equal(f.type, DISK_SEALED);
+    assert_int_equal(f.epoch, epoch);
+}
+
+static uint8_t octet_at(struct world *w, uint64_t offset)
+{
+    uint8_t c;
+
+    assert_int_equal(disk_store_read(&w->d.store, &c, 1, offset), 0);
+    return c;
+}
+
+/* ---- the backup ---- */
+
+static void t_backup_applies_only_what_is_committed(void **state)
+{
+    struct world *w = begin(*state, false);
+
+    synchronise(w);
+    write_epoch(w, 1, 0, 11);
+    barrier(w, 1);
+    write_epoch(w, 2, 0, 22);
+    barrier(w, 2);
+    write_epoch(w, 3, 0, 33);
+    assert_int_equal(octet_at(w, 0), 0);
+    assert_int_not_equal(disk_commit(&w->d, 3, w->why), 0);
+    assert_int_equal(disk_commit(&w->d, 1, w->why), 0);
+    pthread_mutex_lock(&w->d.lock);
+    assert_int_equal(disk_wait_applied(&w->d), 0);
+    pthread_mutex_unlock(&w->d.lock);
+    assert_int_equal(octet_at(w, 0), 11);
+    assert_int_not_equal(disk_promote(&w->d, 3, w->why), 0);
+    assert_int_equal(disk_promote(&w->d, 2, w->why), 0);
+    assert_int_equal(octet_at(w, 0), 22);
+    assert_int_equal(w->d.state.generation, 2);
+    end(w);
+}
+
+static void t_backup_serves_nobody_before_promotion(void **state)
+{
+    struct world *w = begin(*state, false);
+    uint8_t data[512] = {1};
+
+    assert_int_equal(disk_read(&w->d, data, 512, 0), -EIO);
+    assert_int_equal(disk_write(&w->d, data, 512, 0, false), -EIO);
+    assert_int_equal(disk_zero(&w->d, 512, 0, true, false), -EIO);
+    assert_int_equal(disk_trim(&w->d, 512, 0, false), -EIO);
+    assert_int_equal(disk_flush(&w->d), -EIO);
+    assert_int_not_equal(disk_promote(&w->d, 1, w->why), 0);
+    end(w);
+}
+
+static void t_backup_dropped_keeps_committed_only(void **state)
+{
+    struct world *w = begin(*state, false);
+
+    synchronise(w);
+    write_epoch(w, 1, 0, 11);
+    barrier(w, 1);
+    assert_int_equal(disk_commit(&w->d, 1, w->why), 0);
+    write_epoch(w, 2, 0, 22);
+    barrier(w, 2);
+    assert_int_equal(disk_drop(&w->d, w->why), 0);
+    assert_int_equal(octet_at(w, 0), 11);
+    assert_int_not_equal(disk_promote(&w->d, 1, w->why), 0);
+    end(w);
+}
+
+static void t_backup_refuses_who_does_not_fit(void **state)
+{
+    struct world *w = begin(*state, false);
+
+    synchronise(w); /* it has our uuid and generation now */
+    w->mine.size++;
+    connect_link(w);
+    say_hello(w);
+    must_end(w);
+    assert_non_null(strstr(w->lost, "size"));
+    w->mine.size--;
+    w->mine.generation = 0;
+    connect_link(w);
+    say_hello(w);
+    must_end(w);
+    assert_non_null(strstr(w->lost, "newer"));
+    w->mine.generation = 1;
+    w->mine.uuid[3]++;
+    connect_link(w);
+    say_hello(w);
+    must_end(w);
+    assert_non_null(strstr(w->lost, "another disk"));
+    w->mine.uuid[3]--;
+    w->mine.primary = false;
+    connect_link(w);
+    say_hello(w);
+    must_end(w);
+    w->mine.primary = true;
+    w->mine.version++;
+    connect_link(w);
+    say_hello(w);
+    must_end(w);
+    end(w);
+}
+
+static void t_backup_out_of_turn_ends_the_link(void **state)
+{
+    static const struct disk_frame wrong[] = {
+        {.type = DISK_WRITE, .epoch = 1, .span = 512, .payload = 512}, /* not synchronised */
+        {.type = DISK_BARRIER, .epoch = 1},
+        {.type = DISK_BARRIER, .payload = 8},
+        {.type = DISK_WRITE, .offset = SIZE, .span = 512, .payload = 512},
+        {.type = DISK_WRITE, .offset = SIZE - 256, .span = 512, .payload = 512},
+        {.type = DISK_WRITE, .span = 1024, .payload = 512},
+        {.type = DISK_ZERO, .offset = 512, .span = SIZE},
+        {.type = DISK_ZERO, .span = 512, .payload = 512},
+        {.type = DISK_ZERO},
+        {.type = DISK_CHECK, .offset = 512, .span = 65536, .payload = 8},
+        {.type = DISK_CHECK, .span = 65536, .payload = 16},
+        {.type = DISK_CHECK, .span = 17 * 65536, .payload = 17 * 8},
+        {.type = DISK_SEALED},
+        {.type = DISK_HELLO, .payload = DISK_HELLO_SIZE},
+    };
+    struct world *w = begin(*state, false);
+    uint8_t payload[1024] = {0};
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        shake_hands(w);
+        say(w, wrong[i], payload);
+        must_end(w);
+    }
+    /* Later ones. */
+    synchronise(w);
+    write_epoch(w, 2, 0, 1);
+    write_epoch(w, 1, 0, 1); /* back in time */
+    must_end(w);
+    synchronise(w);
+    write_epoch(w, 1, 0, 1);
+    barrier(w, 1);
+    write_epoch(w, 1, 0, 1); /* sealed */
+    must_end(w);
+    synchronise(w);
+    write_epoch(w, 1, 0, 1);
+    write_epoch(w, 0, 0, 1); /* protected already */
+    must_end(w);
+    assert_int_equal(octet_at(w, 0), 0);
+    end(w);
+}
+
+static void t_backup_missing_frame_is_noticed(void **state)
+{
+    struct world *w = begin(*state, false);
+
+    synchronise(w);
+    write_epoch(w, 1, 0, 1);
+    w->seq++;
+    write_epoch(w, 1, 512, 1);
+    must_end(w);
+    end(w);
+}
+
+/* A whole conversation with one octet changed anywhere: it is noticed, and nothing of it is applied. */
+static void t_backup_changed_octet_is_noticed(void **state)
+{
+    struct world *w = begin(*state, false);
+    uint8_t bytes[3 * (DISK_FRAME_SIZE + 512)], data[512];
+
+    memset(data, 5, sizeof(data));
+    for (size_t at = 0; at < sizeof(bytes); at += 13) {
+        synchronise(w);
+        for (unsigned i = 0; i < 3; i++) {
+            struct disk_frame f = {.type = DISK_WRITE,
+                                   .epoch = 1,
+                                   .seq = w->seq++,
+                                   .offset = i * 512,
+                                   .span = 512,
+                                   .payload = 512};
+            uint8_t *p = bytes + i * (DISK_FRAME_SIZE + 512);
+            disk_frame_put(p, &f, data);
+            memcpy(p + DISK_FRAME_SIZE, data, sizeof(data));
+        }
+        bytes[at] ^= (uint8_t)(1u << at % 8);
+        (void)!send(w->fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
+        shutdown(w->fd, SHUT_WR); /* a longer payload never comes */
+        must_end(w);
+        assert_int_not_equal(disk_commit(&w->d, 1, w->why), 0);
+        assert_int_equal(octet_at(w, 0), 0);
+    }
+    end(w);
+}
+
+static void t_backup_random_frames_do_no_harm(void **state)
+{
+    struct world *w = begin(*state, false);
+    uint8_t payload[600] = {0};
+
+    srand(3);
+    for (unsigned i = 0; i < 300; i++) {
+        synchronise(w);
+        for (unsigned k = 0; k < 8; k++) {
+            struct disk_frame f = {.type = (uint16_t)(rand() % 16),
+                                   .flags = (uint16_t)rand(),
+                                   .payload = (uint32_t)rand() % sizeof(payload),
+                                   .epoch = (uint64_t)rand() % 3,
+                                   .offset = (uint64_t)rand() * 512 % (2 * SIZE),
+                                   .span = (uint64_t)rand() % SIZE};
+            say(w, f, payload);
+        }
+        shutdown(w->fd, SHUT_WR);
+        must_end(w);
+    }
+    end(w);
+}
+
+/* ---- the primary ---- */
+
+static void meet(struct world *w)
+{
+    struct disk_frame f;
+
+    connect_link(w);
+    assert_true(hear(w, &f));
+    assert_int_equal(f.type, DISK_HELLO);
+    assert_int_equal(disk_hello_get(&w->mine, w->payload, f.payload), 0);
+    w->mine.primary = false;
+    memset(w->mine.base, 0, 16);
+    say_hello(w);
+}
+
+static void t_primary_hostile_backup_ends_the_link(void **state)
+{
+    static const struct disk_frame wrong[] = {
+        {.type = DISK_SEALED, .epoch = 1},
+        {.type = DISK_SEALED},
+        {.type = DISK_DIFF, .span = 65536, .payload = 1},
+        {.type = DISK_BITMAP, .payload = 8}, /* nobody resumed */
+        {.type = DISK_WRITE, .span = 512, .payload = 512},
+        {.type = DISK_HELLO, .payload = DISK_HELLO_SIZE},
+        {.type = DISK_READY},
+    };
+    struct world *w = begin(*state, true);
+    uint8_t payload[512] = {0};
+
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
+        meet(w);
+        say(w, (struct disk_frame){.type = DISK_READY}, NULL);
+        say(w, wrong[i], payload);
+        must_end(w);
+    }
+    end(w);
+}
+
+static void t_primary_newer_backup_is_refused(void **state)
+{
+    struct world *w = begin(*state, true);
+    struct disk_frame f;
+
+    connect_link(w);
+    assert_true(hear(w, &f));
+    assert_int_equal(disk_hello_get(&w->mine, w->payload, f.payload), 0);
+    w->mine.primary = false;
+    w->mine.generation = 9;
+    say_hello(w);
+    must_end(w);
+    assert_non_null(strstr(w->lost, "newer"));
+    assert_int_not_equal(disk_protect(&w->d, w->why), 0);
+    end(w);
+}
+
+static void t_primary_requests_out_of_turn_are_refused(void **state)
+{
+    struct world *w = begin(*state, true);
+
+    assert_int_not_equal(disk_sync(&w->d, 0, w->why), 0);
+    assert_int_not_equal(disk_protect(&w->d, w->why), 0);
+    assert_int_not_equal(disk_barrier(&w->d, 1, w->why), 0);
+    assert_int_not_equal(disk_commit(&w->d, 1, w->why), 0);
+    assert_int_not_equal(disk_promote(&w->d, 1, w->why), 0);
+    assert_int_not_equal(disk_drop(&w->d, w->why), 0);
+    assert_int_equal(disk_unprotect(&w->d, w->why), 0);
+    assert_int_equal(disk_unprotect(&w->d, w->why), 0);
+    end(w);
+}
+
+/* The order on the link is the order on the disk, for writes that overlap. */
+static void *write_many(void *arg)
+{
+    struct world *w = arg;
+    uint8_t data[4096];
+
+    for (unsigned i = 0; i < 200; i++) {
+        memset(data, (int)(i + (uintptr_t)&data / 4096), sizeof(data));
+        assert_int_equal(disk_write(&w->d, data, sizeof(data), (i % 3) * 1024, false), 0);
+    }
+    return NULL;
+}
+
+static void t_primary_overlapping_writes_keep_their_order(void **state)
+{
+    struct world *w = begin(*state, true);
+    uint8_t copy[16384] = {0}, disk[16384];
+    pthread_t threads[4];
+    struct disk_frame f;
+    unsigned writes = 0;
+
+    meet(w);
+    say(w, (struct disk_frame){.type = DISK_READY}, NULL);
+    while (disk_sync(&w->d, 0, w->why))
+        poll(NULL, 0, 1);
+    while (hear(w, &f) && f.type == DISK_CHECK) {
+        struct disk_frame same = {
+            .type = DISK_DIFF, .offset = f.offset, .span = f.span, .payload = f.payload / 8};
+        uint8_t none[DISK_CHECK_EXTENTS] = {0};
+        say(w, same, none);
+    }
+    assert_int_equal(f.type, DISK_BARRIER);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_many, w), 0);
+    while (writes < 800 && hear(w, &f)) {
+        assert_int_equal(f.type, DISK_WRITE);
+        memcpy(copy + f.offset, w->payload, f.payload);
+        writes++;
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(writes, 800);
+    assert_int_equal(disk_read(&w->d, disk, sizeof(disk), 0), 0);
+    assert_memory_equal(copy, disk, sizeof(disk));
+    end(w);
+}
+
+#define TEST(t) cmocka_unit_test_setup_teardown(t, folder_make, folder_remove)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(t_backup_applies_only_what_is_committed),
+        TEST(t_backup_serves_nobody_before_promotion),
+        TEST(t_backup_dropped_keeps_committed_only),
+        TEST(t_backup_refuses_who_does_not_fit),
+        TEST(t_backup_out_of_turn_ends_the_link),
+        TEST(t_backup_missing_frame_is_noticed),
+        TEST(t_backup_changed_octet_is_noticed),
+        TEST(t_backup_random_frames_do_no_harm),
+        TEST(t_primary_hostile_backup_ends_the_link),
+        TEST(t_primary_newer_backup_is_refused),
+        TEST(t_primary_requests_out_of_turn_are_refused),
+        TEST(t_primary_overlapping_writes_keep_their_order),
+    };
+
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-only
+# xentwin-disk's command line: usage, start and stop, what is refused.
+set -u
+
+dir=$(mktemp -d)
+export XENTWIN_RUNDIR=$dir/run XENTWIN_STATEDIR=$dir/state XENTWIN_DISK_PLUGIN=$DISK_PLUGIN
+failed=0
+trap '"$DISK_TOOL" stop g xvda; rm -rf "$dir" "$dir.out"' EXIT
+
+# expect EXIT-CODE 'text that stderr or stdout must hold' ARGUMENTS...
+expect() {
+    local code=$1 text=$2 out got
+    shift 2
+    "$DISK_TOOL" "$@" >"$dir.out" 2>&1 </dev/null
+    got=$?
+    out=$(tr -d '\0' <"$dir.out")
+    if [ "$got" != "$code" ] || [[ $out != *"$text"* ]]; then
+        echo "xentwin-disk $*: exit $got, '$out'; expected exit $code, '$text'" >&2
+        failed=1
+    fi
+    if [ "$code" = 2 ] && [ "$(wc -l <<<"$out")" != 1 ]; then
+        echo "xentwin-disk $*: more than one line: $out" >&2
+        failed=1
+    fi
+}
+
+disk=$dir/disk
+truncate -s 1M "$disk"
+
+expect 0 'start DOMAIN VDEV PATH' --help
+expect 2 'no command'
+expect 2 'is no command' begin g xvda
+expect 2 'wrong number' start g xvda
+expect 2 'is no option' start g xvda "$disk" --rolle primary
+expect 2 '--role is primary or backup' start g xvda "$disk" --role boss
+expect 2 '--on-slow' start g xvda "$disk" --on-slow wait
+expect 2 'not usable as a name' start ../g xvda "$disk"
+expect 2 'not usable as a name' start g xv/da "$disk"
+expect 2 'needs --path' attach g xvda
+expect 2 '--size' attach g xvda --path "$disk" --size -4
+[ ! -e "$dir/run" ] || { echo "bad usage made files" >&2 && failed=1; }
+
+expect 1 'cannot use' start g xvda "$dir/none"
+expect 1 'journal' start g xvda "$disk" --journal 1k
+expect 1 'limit-ms' start g xvda "$disk" --limit-ms 1
+expect 1 'no instance' status g xvda
+expect 0 '' stop g xvda
+
+expect 0 'nbd.sock' start g xvda "$disk"
+expect 0 'nbd.sock' start g xvda "$disk"
+cp "$disk" "$dir/other"
+expect 1 'another disk' start g xvda "$dir/other"
+expect 0 'role=primary' status g xvda
+expect 0 'state=alone' status
+expect 0 'size=1048576' request g xvda status
+expect 1 'no such request' request g xvda dance
+expect 1 'error barrier' request g xvda barrier
+expect 1 'error barrier: not protected' request g xvda barrier 1
+expect 1 'one or two file descriptors' request g xvda link
+expect 1 'runs: stop it first' reset g xvda
+expect 1 'served as a primary' attach g xvda --path "$disk"
+expect 0 '' stop g xvda
+[ ! -e "$dir/run/disk-g-xvda/nbd.sock" ] || { echo "the socket's file stays" >&2 && failed=1; }
+
+# A disk that was a backup's is not served.
+expect 0 'nbd.sock' start g xvdb "$disk" --role backup
+expect 0 'role=backup' status g xvdb
+expect 1 'promote' request g xvdb promote 1
+expect 0 '' stop g xvdb
+expect 1 'it may be stale' start g xvdb "$disk"
+expect 0 'nbd.sock' start g xvdb "$disk" --force-primary
+expect 0 '' stop g xvdb
+expect 0 '' reset g xvdb
+expect 0 'nbd.sock' start g xvdb "$disk"
+expect 0 '' stop g xvdb
+truncate -s 2M "$disk"
+expect 1 'a changed size is a new disk' start g xvdb "$disk"
+exit $failed
