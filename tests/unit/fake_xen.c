@@ -248,13 +248,12 @@ long long xc_logdirty_control(xc_interface *xch, uint32_t domid, unsigned int so
     unsigned int g;
 
     if (!dom || !dom->log_on || fails()) return -1;
+    for (g = stats->dirty_count = 0; g < FAKE_GFNS; g++)
+        stats->dirty_count += dom->dirty[g];
+    if (sop == XEN_DOMCTL_SHADOW_OP_PEEK) return 0;
     memset(bits, 0, (FAKE_GFNS + 7) / 8);
-    stats->dirty_count = 0;
-    for (g = 0; g < FAKE_GFNS; g++) {
-        if (!dom->dirty[g]) continue;
-        bits[g / 8] |= (uint8_t)(1 << g % 8);
-        stats->dirty_count++;
-    }
+    for (g = 0; g < FAKE_GFNS; g++)
+        if (dom->dirty[g]) bits[g / 8] |= (uint8_t)(1 << g % 8);
     memset(dom->dirty, 0, sizeof(dom->dirty));
     memset(dom->unlogged, 0, sizeof(dom->unlogged));
     return FAKE_GFNS;

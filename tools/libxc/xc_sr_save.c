@@ -110,7 +110,6 @@ static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
         SR_ERRNO(&s->env, "no room to stage %lu pages", (unsigned long)limit_pages);
         return -1;
     }
-    xc_sr_arena_prepare(&s->arena, ARENA_START_PAGES);
     return 0;
 }
 
@@ -220,19 +219,22 @@ static int send_checkpoint(struct xc_sr_save *s)
     return 0;
 }
 
-/* While the guest runs: room for the next checkpoint, and which pages came and went. */
-static int prepare_next(struct xc_sr_save *s)
+/* While the guest runs: room for what is dirty by now and half as much again. */
+static int make_room(struct xc_sr_save *s)
 {
-    uint64_t pages = 2 * s->arena.pages;
+    uint64_t pages;
 
+    if (xc_sr_log_peek(s, &pages)) return -1;
+    pages += pages / 2;
+    if (pages < s->arena.pages) pages = s->arena.pages;
     xc_sr_arena_empty(&s->arena);
     xc_sr_arena_prepare(&s->arena, pages < ARENA_START_PAGES ? ARENA_START_PAGES : pages);
-    return xc_sr_population_scan(s);
+    return 0;
 }
 
 static int save_checkpointed(struct xc_sr_save *s)
 {
-    if (xc_sr_copy_live(s)) return -1;
+    if (xc_sr_copy_live(s) || make_room(s)) return -1;
     for (s->epoch = 1;; s->epoch++) {
         if (take_checkpoint(s) || send_checkpoint(s)) return -1;
         if (s->cb->checkpoint(s->cb->data) != 1) {
@@ -243,7 +245,7 @@ static int save_checkpointed(struct xc_sr_save *s)
             errno = ECANCELED;
             return -1;
         }
-        if (xc_sr_save_check_stop(s) || prepare_next(s)) return -1;
+        if (xc_sr_save_check_stop(s) || xc_sr_population_scan(s) || make_room(s)) return -1;
     }
 }
 

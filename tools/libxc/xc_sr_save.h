@@ -152,6 +152,8 @@ int xc_sr_log_enable(struct xc_sr_save *s);
 void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives);
 /* Reads the log into s->dirty and empties it. `final`: the guest is suspended. Count by *count. */
 int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count);
+/* How many pages are dirty by now; the log stays as it is. */
+int xc_sr_log_peek(struct xc_sr_save *s, uint64_t *count);
 void xc_sr_log_free(struct xc_sr_save *s);
 
 /* xc_sr_save_balloon.c */

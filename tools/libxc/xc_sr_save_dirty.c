@@ -93,3 +93,19 @@ int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count)
     if (count) *count = stats.dirty_count;
     return 0;
 }
+
+int xc_sr_log_peek(struct xc_sr_save *s, uint64_t *count)
+{
+    xc_shadow_op_stats_t stats = {0, 0};
+    DECLARE_HYPERCALL_BUFFER_SHADOW(unsigned long, bits, &s->dirty_hbuf);
+
+    (void)bits;
+    /* No pages of the log: only its statistics. */
+    if (xc_logdirty_control(s->env.xch, s->env.domid, XEN_DOMCTL_SHADOW_OP_PEEK,
+                            HYPERCALL_BUFFER(bits), 0, 0, &stats) < 0) {
+        SR_ERRNO(&s->env, "cannot look at the dirty log of domain %u", s->env.domid);
+        return -1;
+    }
+    *count = stats.dirty_count;
+    return 0;
+}
