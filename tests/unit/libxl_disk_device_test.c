@@ -147,7 +147,7 @@ static void t_disks_link_arrives_at_its_instance(void **state)
     synchronise(f);
     assert_int_equal(f->links, 2);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(write(f->disk[i].link_fd, "ab" + i, 1), 1);
+        assert_int_equal(write(f->disk[i].link_fd, &"ab"[i], 1), 1);
         assert_int_equal(read(f->link_ends[i], &byte, 1), 1);
         assert_int_equal(byte, 'a' + i);
         close(f->disk[i].link_fd);

@@ -247,6 +247,24 @@ static void t_disks_live_failover_has_the_committed_checkpoint(void **state)
     assert_int_not_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null 2>&1", tool, f->dir), 0);
 }
 
+/* xl remus was killed, and the guard lets the guest go on. */
+static void t_disks_live_unprotected_by_the_guard_starts_again(void **state)
+{
+    struct fixture *f = *state;
+    libxl__gc gc;
+
+    synchronise(f);
+    checkpoint(f, 1);
+    libxl__disk_device_dispose(&f->dd);
+    host(f, "a");
+    libxl__gc_init(&gc, NULL);
+    assert_int_equal(libxl__disk_unprotect(&gc, "guest"), 0);
+    assert_int_equal(libxl__disk_unprotect(&gc, "nobody"), 0);
+    libxl__gc_dispose(&gc);
+    assert_int_equal(shell(f, "%s stop guest xvda", tool), 0);
+    assert_int_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null", tool, f->dir), 0);
+}
+
 static void t_disks_live_sealed_but_uncommitted_can_be_promoted(void **state)
 {
     struct fixture *f = *state;
@@ -300,6 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(t_disks_live_failover_has_the_committed_checkpoint),
+        T(t_disks_live_unprotected_by_the_guard_starts_again),
         T(t_disks_live_sealed_but_uncommitted_can_be_promoted),
         T(t_disks_live_graceful_end_goes_on_alone_and_again),
     };

@@ -8,6 +8,7 @@
 #include "libxl_disk_set.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #include <libxl.h>
+
+#define UNPROTECT_LIMIT_MS 5000
 
 bool libxl__disk_vdev_ok(const char *vdev)
 {
@@ -82,8 +85,8 @@ static int connect_instance(const char *domain, const char *vdev)
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     int n, fd, saved;
 
-    n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/disk-%s-%s/control.sock", libxl__disk_run_dir(),
-                 domain, vdev);
+    n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/disk-%s-%s/control.sock",
+                 libxl__disk_run_dir(), domain, vdev);
     if (n < 0 || (size_t)n >= sizeof(addr.sun_path)) {
         errno = ENAMETOOLONG;
         return -1;
@@ -349,5 +352,36 @@ int libxl__disk_call(libxl__gc *gc, const char *domain, const char *vdev, const 
     rc = 0;
 out:
     close(fd);
+    return rc;
+}
+
+static int unprotect_one(libxl__gc *gc, const char *domain, const char *vdev)
+{
+    char *answer;
+    int rc;
+
+    rc = libxl__disk_call(gc, domain, vdev, "status", UNPROTECT_LIMIT_MS, &answer);
+    if (rc == ERROR_NOTFOUND || (!rc && strstr(answer, "role=backup"))) return 0;
+    rc = libxl__disk_call(gc, domain, vdev, "unprotect", UNPROTECT_LIMIT_MS, &answer);
+    if (rc)
+        LOG(gc, ERROR, "domain %s: disk %s still counts as protected: %s", domain, vdev,
+            answer ? answer : "its instance does not answer");
+    return rc;
+}
+
+int libxl__disk_unprotect(libxl__gc *gc, const char *domain)
+{
+    const char *prefix = libxl__sprintf(gc, "disk-%s-", domain);
+    DIR *dir = opendir(libxl__disk_run_dir());
+    struct dirent *entry;
+    int rc = 0;
+
+    while (dir && (entry = readdir(dir))) {
+        const char *vdev = entry->d_name + strlen(prefix);
+
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) || !libxl__disk_vdev_ok(vdev)) continue;
+        if (unprotect_one(gc, domain, vdev)) rc = ERROR_FAIL;
+    }
+    if (dir) closedir(dir);
     return rc;
 }

@@ -86,6 +86,11 @@ const char *libxl__disk_run_dir(void);
 /* Is vdev a name that xl knows: letters and digits, at most DISK_VDEV_MAX? */
 bool libxl__disk_vdev_ok(const char *vdev);
 /*
+ * Blocking: the guest of that name goes on here, so its disks do. For whoever decides that when no protection runs any more
+ * (guard, --recover). 0, or ERROR_FAIL (logged) when one of them could not be told.
+ */
+int libxl__disk_unprotect(libxl__gc *gc, const char *domain);
+/*
  * Blocking, for a command: one question to one instance, at most limit_ms. *answer is from gc, without its "ok ".
  * ERROR_NOTFOUND: there is no such instance. ERROR_FAIL: *answer says what it said instead, or is NULL.
  */

@@ -22,6 +22,7 @@
 
 #include <libxl.h>
 
+#include "libxl_disk_set.h"
 #include "libxl_dom_suspend.h"
 #include "libxl_guard.h"
 #include "libxl_netbuffer.h"
@@ -281,6 +282,17 @@ static bool can_run(const struct recover *r)
     return r->found && (!r->info.shutdown || r->info.shutdown_reason == SHUTDOWN_suspend);
 }
 
+/* Its disks go on too: what they write from now on is theirs alone. */
+static void unprotect_disks(struct recover *r)
+{
+    char *name = NULL;
+
+    if (!r->xs ||
+        !read_node(r, XBT_NULL, libxl__sprintf(r->gc, "/local/domain/%u/name", r->domid), &name))
+        return;
+    note_rc(r, libxl__disk_unprotect(r->gc, name));
+}
+
 int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
 {
     struct recover r;
@@ -288,6 +300,7 @@ int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
 
     if (recover_open(&r, gc, domid)) goto out;
     if (can_run(&r) && open_xenstore(&r)) let_run(&r);
+    unprotect_disks(&r);
     if (ifb) {
         rc = libxl__netbuffer_remove(gc, ifb);
         note_rc(&r, rc);

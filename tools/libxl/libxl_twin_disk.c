@@ -36,8 +36,7 @@ static void words_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, cons
 {
     uint64_t epoch;
 
-    if (libxl__disk_number(text, "epoch", &epoch))
-        barrier_reached(egc, disks_of(ds), disk, epoch);
+    if (libxl__disk_number(text, "epoch", &epoch)) barrier_reached(egc, disks_of(ds), disk, epoch);
 }
 
 static void event_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, enum disk_event what,
