@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * Both halves of the library's disks on two real instances: "hosts" a and b are folders of one temporary folder.
+ * Both halves of the library's disks, and the links of xl, on two real instances: "hosts" a and b are folders of one temporary folder.
  * XENTWIN_DISK_TOOL names xentwin-disk, XENTWIN_DISK_PLUGIN the plugin. Needs nbdkit and nbdcopy.
  */
 #include <setjmp.h>
@@ -9,12 +9,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +20,7 @@
 
 #include "libxl_disk_device.h"
 #include "libxl_twin_disk.h"
+#include "xl_disk.h"
 
 #define SIZE (1 << 20)
 #define WAIT_S 20
@@ -31,7 +30,9 @@ struct fixture {
     libxl__disk_device dd;
     libxl__twin_disk td;
     char dir[64];
-    pid_t attach;
+    char ssh[100];
+    struct xl_disks disks;
+    struct xl_disk_links links;
     int dones, rc, losses;
     int readies, commits, promotes, twin_rc;
 };
@@ -62,24 +63,36 @@ static int shell(struct fixture *f, const char *fmt, ...)
     return system(command);
 }
 
+/* Through xl's own links; "ssh" is a script that runs the command as host b, whose disk is b.img. */
+static void make_ssh(struct fixture *f)
+{
+    char path[100];
+    FILE *script;
+
+    snprintf(path, sizeof(path), "%s/ssh", f->dir);
+    script = fopen(path, "w");
+    assert_non_null(script);
+    fprintf(script,
+            "#!/bin/sh\n[ \"$1\" = hostB ] || exit 255\nPATH=%.*s:$PATH\n"
+            "export XENTWIN_RUNDIR=%s/b/run XENTWIN_STATEDIR=%s/b/state\n"
+            "exec sh -c \"exec $(echo \"$2\" | sed s/a.img/b.img/)\"\n",
+            (int)(strrchr(tool, '/') - tool), tool, f->dir, f->dir);
+    fclose(script);
+    assert_int_equal(chmod(path, 0700), 0);
+    snprintf(f->ssh, sizeof(f->ssh), "%s", path);
+    f->disks = (struct xl_disks){.n = 1, .vdev = {"xvda"}, .names = {"xvda"}};
+    xl_disk_links_init(&f->links);
+    f->links.ssh = f->ssh;
+    f->links.host = "hostB";
+    f->links.domain = "guest";
+    f->links.disks = &f->disks;
+}
+
 static int make_link(void *user, unsigned disk)
 {
     struct fixture *f = user;
-    char image[100];
-    int pair[2];
 
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    snprintf(image, sizeof(image), "%s/b.img", f->dir);
-    f->attach = fork();
-    if (!f->attach) {
-        host(f, "b");
-        dup2(pair[1], 0);
-        dup2(pair[1], 1);
-        execl(tool, tool, "attach", "guest", "xvda", "--size", "1048576", "--path", image, NULL);
-        _exit(127);
-    }
-    close(pair[1]);
-    return pair[0];
+    return xl_disk_link_start(&f->links, disk);
 }
 
 static void done(libxl__egc *egc, libxl__disk_device *dd, int rc)
@@ -160,6 +173,7 @@ static int setup(void **state)
                      0);
     host(f, "a");
     assert_int_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null", tool, f->dir), 0);
+    make_ssh(f);
     init_both(f);
     *state = f;
     return 0;
@@ -176,7 +190,7 @@ static int teardown(void **state)
         host(f, *name == 'a' ? "a" : "b");
         (void)!shell(f, "%s stop guest xvda", tool);
     }
-    if (f->attach > 0) waitpid(f->attach, NULL, 0);
+    xl_disk_links_end(&f->links, false);
     assert_int_equal(shell(f, "rm -rf '%s'", f->dir), 0);
     free(f);
     return 0;
@@ -285,7 +299,6 @@ static void t_disks_live_sealed_but_uncommitted_can_be_promoted(void **state)
 static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
 {
     struct fixture *f = *state;
-    int status;
 
     synchronise(f);
     checkpoint(f, 1);
@@ -300,7 +313,7 @@ static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
     assert_int_equal(f->rc, 0);
     libxl__disk_device_dispose(&f->dd);
     libxl__twin_disk_dispose(&f->td);
-    waitpid(f->attach, &status, 0);
+    xl_disk_links_end(&f->links, false);
     write_disk(f, "one.img");
     init_both(f);
     f->dones = 0;
