@@ -50,12 +50,12 @@ typedef struct libxl_replication_info {
     const char *arbiter;     /* command, or NULL */
     const char *domain_name; /* for arbiter, control socket and messages */
     const char *self_name, *peer_name;
-    const char *session;      /* a uuid, the same on both sides */
-    uint64_t netbuf_bytes;    /* limit of held output; 0: default */
+    const char *session;   /* a uuid, the same on both sides */
+    uint64_t netbuf_bytes; /* limit of held output; 0: default */
     /* How pages are encoded: "auto", "none", "delta", "lz4"; NULL: auto. Only when acknowledged. */
     const char *compress;
     uint64_t compress_cache_mib; /* for copies of what the backup has; 0: 1/4 of the free memory */
-    uint64_t max_checkpoints; /* end gracefully after that many; 0: none */
+    uint64_t max_checkpoints;    /* end gracefully after that many; 0: none */
     /*
      * Replicated disks: the virtual devices' names, in any order, and a function that makes the link of disk i: a connected
      * stream (the library takes it over) that leads to `xentwin-disk attach` at the backup, or -1 when there is none. It is

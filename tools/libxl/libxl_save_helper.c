@@ -212,25 +212,26 @@ static bool read_limits(struct xc_sr_save *s)
     return true;
 }
 
-static int save_domain(const long *v, struct xc_sr_save *s)
+static int save_domain(const long *v, const struct xc_sr_save *asked)
 {
     struct save_callbacks cb = {0};
+    struct xc_sr_save s = *asked;
     struct xc_sr_io io;
     bool orphaned;
     int rc = -1;
 
     libxl__save_msgs_fill_save(&cb, (uint32_t)v[4]);
     xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
-    if (open_env(&s->env, &io, (uint32_t)v[2])) goto out;
-    s->live = v[3] & XCFLAGS_LIVE;
-    s->verify = v[3] & XCFLAGS_DEBUG;
-    s->checkpointed = v[5] == XC_STREAM_REMUS;
-    s->cb = &cb;
-    rc = xc_sr_save(s);
+    if (open_env(&s.env, &io, (uint32_t)v[2])) goto out;
+    s.live = v[3] & XCFLAGS_LIVE;
+    s.verify = v[3] & XCFLAGS_DEBUG;
+    s.checkpointed = v[5] == XC_STREAM_REMUS;
+    s.cb = &cb;
+    rc = xc_sr_save(&s);
 out:
     if (!rc) errno = 0;
     rc = libxl__save_msgs_complete(rc, errno);
-    close_env(&s->env);
+    close_env(&s.env);
     orphaned = rc && xc_sr_io_stopped(&io) == XC_SR_PARENT_DIED;
     xc_sr_io_dispose(&io);
     if (orphaned) recover_orphan((uint32_t)v[2], (int)v[0]);

@@ -30,7 +30,7 @@ static const char remus_help[] =
     "  --arbiter CMD          exit 0 of CMD permits to go on; decides instead of the rule alone\n"
     "  --netbuf-limit BYTES   most output held, K, M or G may follow (default 32M)\n"
     "  --compress WORD        how pages are sent: auto (default), none, delta or lz4\n"
-    "  --compress-cache BYTES most memory for copies to compare with (default: 1/4 of what is free)\n"
+    "  --compress-cache BYTES most memory for copies to compare with (default 1/4 of free)\n"
     "  --stats FILE           one JSON object per checkpoint\n"
     "  --max-checkpoints N    end after N checkpoints\n"
     "  --twin auto|warm|cold   complete the twin's domain at once, or at failover (default cold)\n"
