@@ -18,15 +18,17 @@
 
 static void to_file(struct twin_log *log, const char *line)
 {
-    char text[LINE_MAX_BYTES + 32];
+    char text[LINE_MAX_BYTES + 40];
+    struct timespec now;
     struct tm tm;
-    time_t now = time(NULL);
     size_t n;
     ssize_t r;
 
     if (log->fd < 0) return;
-    if (!gmtime_r(&now, &tm)) return;
-    n = strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%SZ ", &tm);
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (!gmtime_r(&now.tv_sec, &tm)) return;
+    n = strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm);
+    n += (size_t)snprintf(text + n, sizeof(text) - n, ".%03ldZ ", now.tv_nsec / 1000000);
     n += (size_t)snprintf(text + n, sizeof(text) - n, "%.*s\n", (int)LINE_MAX_BYTES, line);
     r = write(log->fd, text, n); /* a full disk must not keep a guest from running */
     if (r > 0) log->written += (size_t)r;
