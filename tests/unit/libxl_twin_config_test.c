@@ -51,6 +51,25 @@ static void t_config_same_words_elsewhere_do_not_count(void **state)
     assert_int_equal(c.max_memkb, 98304);
 }
 
+static void t_config_tells_what_a_warm_twin_must_know(void **state)
+{
+    struct twin_config c;
+
+    assert_null(parse("{" INFO "," BUILD ",\"disks\":[]}", &c));
+    assert_string_equal(c.type, "");
+    assert_string_equal(c.device_model, "");
+    assert_false(c.disks || c.stubdomain);
+    assert_null(
+        parse("{\"c_info\":{\"type\":\"hvm\",\"name\":\"g\",\"uuid\":\"" UUID
+              "\"},\"b_info\":{\"device_model_stubdomain\":true,\"max_memkb\":1,\"type.hvm\":{},"
+              "\"device_model_version\":\"qemu_xen\"},\"nics\":[{\"type\":\"vif\"}],"
+              "\"disks\":[{\"type\":\"pvh\"}]}",
+              &c));
+    assert_string_equal(c.type, "hvm");
+    assert_string_equal(c.device_model, "qemu_xen");
+    assert_true(c.disks && c.stubdomain);
+}
+
 static void t_config_bad_ones_are_refused(void **state)
 {
     static const char *const bad[] = {
@@ -131,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_config_three_fields_are_found),
         cmocka_unit_test(t_config_same_words_elsewhere_do_not_count),
+        cmocka_unit_test(t_config_tells_what_a_warm_twin_must_know),
         cmocka_unit_test(t_config_bad_ones_are_refused),
         cmocka_unit_test(t_config_depth_is_bounded),
         cmocka_unit_test(t_config_lengths_must_agree),

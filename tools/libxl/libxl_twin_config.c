@@ -26,6 +26,7 @@ enum key {
     KEY_UUID,
     KEY_TYPE,
     KEY_DEVICE_MODEL,
+    KEY_STUBDOMAIN,
     KEY_MAX_MEMKB
 };
 
@@ -63,7 +64,10 @@ static int take_null(void *ctx)
 
 static int take_boolean(void *ctx, int val)
 {
-    return value(ctx);
+    struct walk *w = ctx;
+
+    if (w->key == KEY_STUBDOMAIN) w->config->stubdomain = val;
+    return value(w);
 }
 
 static int take_number(void *ctx, const char *text, size_t len)
@@ -114,6 +118,7 @@ static int take_key(void *ctx, const unsigned char *text, size_t len)
         {"max_memkb", 2, KEY_B_INFO, KEY_MAX_MEMKB},
         {"type", 2, KEY_C_INFO, KEY_TYPE},
         {"device_model_version", 2, KEY_B_INFO, KEY_DEVICE_MODEL},
+        {"device_model_stubdomain", 2, KEY_B_INFO, KEY_STUBDOMAIN},
         {"disks", 1, KEY_OTHER, KEY_DISKS},
     };
     struct walk *w = ctx;

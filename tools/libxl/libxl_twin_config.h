@@ -16,7 +16,8 @@ struct twin_config {
     char name[65];
     char uuid[37];
     char type[16];         /* "pvh", "hvm", "pv"; "" when it is not said */
-    char device_model[32]; /* device_model_version; "" when it is not said */
+    char device_model[32]; /* device_model_version; "" (libxl's default) when it is not said */
+    bool stubdomain;       /* device_model_stubdomain */
     bool disks;            /* has any */
     uint64_t max_memkb;
 };

@@ -214,7 +214,8 @@ static const char *in_the_way(const struct receiver *rv)
     bool hvm = !strcmp(c->type, "hvm");
 
     if (!hvm && strcmp(c->type, "pvh")) return "it is neither PVH nor HVM";
-    if (hvm && strcmp(c->device_model, "qemu_xen")) return "its device model is not qemu_xen";
+    if (hvm && (c->stubdomain || (c->device_model[0] && strcmp(c->device_model, "qemu_xen"))))
+        return "its device model is not a qemu_xen of this host";
     if (c->disks) return "it has disks, which this host opens when the twin is completed";
     return access(rv->apply, X_OK) ? "xentwin-apply is not installed" : NULL;
 }
