@@ -13,7 +13,7 @@ ms() { awk -v us="$1" 'BEGIN {printf "%.1f", us / 1000}'; }
 seconds_between() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.1f", (b - a) / 1e9}'; }
 now_ns() { awk '{printf "%.0f", $1 * 1e9}' /proc/uptime; }
 
-# failover_run TYPE GUEST: sets the F_ variables; returns 1 with a message when it cannot even be tried.
+# failover_run TYPE GUEST: protects with the options of the array F_OPTIONS, calls F_BEFORE before the loss; sets the other F_ variables; returns 1 with a message when it cannot even be tried.
 failover_run() {
     local type=$1 guest=$2 load_pid kill_ns
     F_ACKED=0 F_LOST=1 F_SECONDS=- F_DETECT=- F_CHECK='' F_COPIES=0 F_CHECKPOINTS=0
@@ -25,8 +25,9 @@ failover_run() {
     wait_for 90 guest_answers "$F_ADDR" || { echo "the guest does not answer"; return 1; }
     kv cmd "$F_ADDR" 'DIRTY 200 2000' >/dev/null
     F_ID=$(kv cmd "$F_ADDR" ID)
-    step "protect it: xl remus --on-link-loss=backup --arbiter '$WITNESS_ARBITER' $guest hostB"
-    protect A "$guest" -i 200 --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
+    [ -v F_OPTIONS ] || F_OPTIONS=(--on-link-loss=backup --arbiter "$WITNESS_ARBITER")
+    step "protect it: xl remus ${F_OPTIONS[*]} $guest hostB"
+    protect A "$guest" -i 200 "${F_OPTIONS[@]}"
     wait_protected A "$guest" 2 || return 1
     lab capture start "$F_CAPTURE" >/dev/null
     kv cmd "$F_ADDR" 'CHATTER 50' >/dev/null
@@ -37,6 +38,7 @@ failover_run() {
     on A "cat /var/log/remus-$guest.json" >"$F_STATS"
     remus_log A "$guest" >"$LOGS/failover-$type.remus.log"
     F_CHECKPOINTS=$(wc -l <"$F_STATS")
+    [ -z "${F_BEFORE-}" ] || "$F_BEFORE"
     step "host A loses power (SIGKILL of its QEMU)"
     kill_ns=$(now_ns)
     lab kill A || return 1
