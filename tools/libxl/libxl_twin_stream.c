@@ -569,11 +569,17 @@ int libxl__twin_stream_split(libxl__twin_stream *ts)
 
 /* ---- the plain stream ---- */
 
+/* NULL before anything came. */
+static const unsigned char *first_byte(const struct twin_stream_state *st)
+{
+    return st->buf ? st->buf + st->start : NULL;
+}
+
 size_t libxl__twin_stream_peek(const libxl__twin_stream *ts, const unsigned char **bytes)
 {
     const struct twin_stream_state *st = ts->st;
 
-    *bytes = st->buf + st->start;
+    *bytes = first_byte(st);
     return st->split ? st->plain_left : st->passable - st->start;
 }
 
@@ -581,7 +587,7 @@ size_t libxl__twin_stream_peek_later(const libxl__twin_stream *ts, const unsigne
 {
     const struct twin_stream_state *st = ts->st;
 
-    *bytes = st->buf + st->start;
+    *bytes = first_byte(st);
     return st->split && !st->plain_left ? st->passable - st->start : 0;
 }
 
