@@ -128,6 +128,7 @@ int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payloa
         }
         for (int i = 0; i < 2; i++) {
             size_t part = (size_t)n < iov[i].iov_len ? (size_t)n : iov[i].iov_len;
+            if (!part) continue; /* also: there is no payload */
             iov[i].iov_base = (uint8_t *)iov[i].iov_base + part;
             iov[i].iov_len -= part;
             n -= (ssize_t)part;
