@@ -64,5 +64,14 @@ for save in $senders; do
         trip hvm rate=5000,pages=3000,fill=zero,ram=random checkpoints=4 ask=0
     done
 done
+# Between two of ours a parent may ask for encoded pages; with 1 MiB for copies most of them are forgotten again.
+save=$our_helper restore=$our_helper
+for word in none delta lz4 auto; do
+    export XENTWIN_ENCODE=$word
+    trip pvh rate=50000,pages=2000,choice=zipf,fill=sparse checkpoints=6 interval=10
+    trip hvm rate=20000,pages=3000,fill=zero,ram=random checkpoints=4 ask=0
+    XENTWIN_ENCODE_CACHE=1 trip pvh rate=50000,pages=2000,choice=uniform,ram=random checkpoints=6 interval=10
+done
+unset XENTWIN_ENCODE
 [ -z "$(on A list)$(on B list)" ] || fail "a domain is left"
 exit "$failed"
