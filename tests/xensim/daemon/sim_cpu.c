@@ -13,13 +13,29 @@
 #define EXTENDED_LEAVES 9U
 #define FEATURES 18U
 
-void sim_cpu_init(struct sim_domain *d)
+static uint8_t *put_record(uint8_t *at, uint16_t type, const void *body, uint32_t len)
 {
+    const struct hvm_save_descriptor desc = {type, 0, len};
+
+    memcpy(at, &desc, sizeof(desc));
+    if (len) memcpy(at + sizeof(desc), body, len);
+    return at + sizeof(desc) + len;
+}
+
+int sim_cpu_init(struct sim_domain *d)
+{
+    const struct hvm_hw_mtrr mtrr = {0};
+
+    d->context_len = (uint32_t)(sizeof(struct hvm_save_descriptor) + sizeof(mtrr));
+    d->context = malloc(d->context_len);
+    if (!d->context) return ENOMEM;
+    put_record(d->context, HVM_SAVE_CODE(MTRR), &mtrr, sizeof(mtrr)); /* a new vcpu has it */
     sim_cpu_host_policy(d->leaves, &d->nr_leaves, d->msrs, &d->nr_msrs);
     d->tsc.tsc_mode = 1;
     d->tsc.gtsc_khz = TSC_KHZ;
     d->cpu.rflags = 2;
     d->cpu.cr0 = 0x11;
+    return 0;
 }
 
 static void add_leaf(xen_cpuid_leaf_t *leaves, uint32_t *n, uint32_t leaf, uint32_t subleaf)
@@ -38,13 +54,24 @@ static uint32_t subleaves(uint32_t leaf)
 {
     switch (leaf) {
     case 4:
-        return 5;
+        return 6;
     case 7:
     case 0xb:
     case 0xd:
         return 2;
     default:
         return 0;
+    }
+}
+
+/* No extended state, and no subleaves of 7 beyond those that are there: libxenctrl writes what these announce. */
+static void trim(xen_cpuid_leaf_t *leaves, uint32_t n)
+{
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        if (leaves[i].leaf == 7 && !leaves[i].subleaf) leaves[i].a = 1;
+        if (leaves[i].leaf == 0xd) leaves[i].a = leaves[i].b = leaves[i].c = leaves[i].d = 0;
     }
 }
 
@@ -59,7 +86,9 @@ void sim_cpu_host_policy(xen_cpuid_leaf_t *leaves, uint32_t *nr_leaves, xen_msr_
             add_leaf(leaves, &n, leaf, sub);
     }
     leaves[0].a = BASIC_LEAVES - 1;
-    leaves[n - 2].leaf = leaves[n - 1].leaf = 0xd;
+    trim(leaves, n);
+    leaves[n++] = (xen_cpuid_leaf_t){.leaf = 0x40000000, .subleaf = XEN_CPUID_NO_SUBLEAF};
+    leaves[n++] = (xen_cpuid_leaf_t){.leaf = 0x40000100, .subleaf = XEN_CPUID_NO_SUBLEAF};
     for (leaf = 0; leaf < EXTENDED_LEAVES; leaf++) {
         add_leaf(leaves, &n, EXTENDED_FIRST + leaf, XEN_CPUID_NO_SUBLEAF);
         if (!leaf) leaves[n - 1].a = EXTENDED_FIRST + EXTENDED_LEAVES - 1;
@@ -136,15 +165,6 @@ int64_t sim_cpu_set_policy(struct sim_caller *c, struct sim_domain *d,
     if (op->nr_leaves) d->nr_leaves = op->nr_leaves;
     if (op->nr_msrs) d->nr_msrs = op->nr_msrs;
     return 0;
-}
-
-static uint8_t *put_record(uint8_t *at, uint16_t type, const void *body, uint32_t len)
-{
-    const struct hvm_save_descriptor desc = {type, 0, len};
-
-    memcpy(at, &desc, sizeof(desc));
-    if (len) memcpy(at + sizeof(desc), body, len);
-    return at + sizeof(desc) + len;
 }
 
 static uint32_t context_size(const struct sim_domain *d)
@@ -243,7 +263,6 @@ static const uint8_t *find_record(const struct sim_domain *d, uint32_t type, uin
 int64_t sim_cpu_get_context_partial(struct sim_caller *c, const struct sim_domain *d,
                                     struct xen_domctl_hvmcontext_partial *op)
 {
-    const struct hvm_hw_mtrr no_mtrr = {0};
     const void *body;
     uint32_t len = sizeof(d->cpu);
 
@@ -251,11 +270,6 @@ int64_t sim_cpu_get_context_partial(struct sim_caller *c, const struct sim_domai
         body = &d->cpu;
     } else {
         body = find_record(d, op->type, op->instance, &len);
-        /* A new vcpu has these. */
-        if (!body && op->type == HVM_SAVE_CODE(MTRR) && op->instance < d->max_vcpus) {
-            body = &no_mtrr;
-            len = sizeof(no_mtrr);
-        }
     }
     if (!body) return -ENOENT;
     if (!op->buffer.p) {

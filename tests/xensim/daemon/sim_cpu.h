@@ -5,7 +5,8 @@
 
 #include "sim_caller.h"
 
-void sim_cpu_init(struct sim_domain *d);
+/* 0 or ENOMEM. */
+int sim_cpu_init(struct sim_domain *d);
 
 /* The host's policy, also the default of its guests. */
 void sim_cpu_host_policy(xen_cpuid_leaf_t *leaves, uint32_t *nr_leaves, xen_msr_entry_t *msrs,

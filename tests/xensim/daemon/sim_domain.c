@@ -14,6 +14,7 @@
 #include "sim_guest.h"
 
 #define FIRST_RESERVED 0x7FF0U
+#define DOMAIN0_PAGES 262144
 
 struct sim_host sim_host;
 pthread_mutex_t sim_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -61,6 +62,7 @@ static int domain_alloc(struct sim_domain **out)
     if (!d) return ENOMEM;
     pthread_mutex_init(&d->lock, NULL);
     rc = sim_memory_init(&d->mem, "xensim-domain");
+    if (!rc) rc = sim_cpu_init(d);
     if (!rc) rc = sim_guest_create(d);
     if (rc) {
         domain_free(d);
@@ -77,13 +79,13 @@ int sim_domain_create(uint32_t wanted, const struct xen_domctl_createdomain *con
     int rc;
 
     if (!(config->flags & XEN_DOMCTL_CDF_hvm)) return EOPNOTSUPP;
-    if (wanted >= FIRST_RESERVED || !config->max_vcpus) return EINVAL;
+    if (!config->max_vcpus) return EINVAL;
+    if (wanted >= FIRST_RESERVED) wanted = 0;
     rc = domain_alloc(&d);
     if (rc) return rc;
     d->config = *config;
     d->max_vcpus = config->max_vcpus;
     d->paused = 1;
-    sim_cpu_init(d);
     pthread_mutex_lock(&sim_lock);
     slot = free_slot();
     if (!slot || (wanted && slot_of(wanted))) {
@@ -208,6 +210,16 @@ void sim_domain_info(const struct sim_domain *d, struct xen_domctl_getdomaininfo
     memcpy(info->handle, d->config.handle, sizeof(info->handle));
     info->gpaddr_bits = 46;
     info->arch_config = d->config.arch;
+}
+
+void sim_domain0_info(struct xen_domctl_getdomaininfo *info)
+{
+    memset(info, 0, sizeof(*info));
+    info->flags = XEN_DOMINF_running;
+    info->tot_pages = info->max_pages = DOMAIN0_PAGES;
+    info->shared_info_frame = ~0ULL;
+    info->nr_online_vcpus = 1;
+    info->gpaddr_bits = 46;
 }
 
 void sim_domain_shutdown(struct sim_domain *d, uint8_t code)

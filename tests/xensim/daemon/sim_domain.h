@@ -24,7 +24,7 @@
 #include "sim_memory.h"
 
 #define SIM_DOMAINS 64
-#define SIM_LEAVES 64 /* of a CPU policy, at most */
+#define SIM_LEAVES 256 /* of a CPU policy, at most; libxenctrl counts on so many */
 #define SIM_MSRS 8
 #define SIM_CONTEXT_MAX 65536
 
@@ -81,6 +81,8 @@ void sim_domain_destroy(struct sim_domain *d);
 
 /* These need d->lock. */
 void sim_domain_info(const struct sim_domain *d, struct xen_domctl_getdomaininfo *info);
+void sim_domain0_info(
+    struct xen_domctl_getdomaininfo *info); /* who has no struct: his is the machine */
 bool sim_domain_runnable(const struct sim_domain *d);
 /* The guest or somebody else calls SCHEDOP_shutdown. The caller raises VIRQ_DOM_EXC after unlocking. */
 void sim_domain_shutdown(struct sim_domain *d, uint8_t code);

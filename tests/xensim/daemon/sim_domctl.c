@@ -22,8 +22,13 @@ static int64_t do_create(struct sim_domain **d, struct xen_domctl *op)
 
 static int64_t do_info(struct xen_domctl *op)
 {
-    struct sim_domain *d = sim_domain_next(op->domain);
+    struct sim_domain *d;
 
+    if (!op->domain) {
+        sim_domain0_info(&op->u.getdomaininfo);
+        return 0;
+    }
+    d = sim_domain_next(op->domain);
     if (!d) return -ESRCH;
     pthread_mutex_lock(&d->lock);
     sim_domain_info(d, &op->u.getdomaininfo);
@@ -150,6 +155,10 @@ static int64_t do_setting(struct sim_caller *c, struct sim_domain *d, struct xen
         return 0;
     case XEN_DOMCTL_get_address_size:
         op->u.address_size.size = 64;
+        return 0;
+    case XEN_DOMCTL_scheduler_op:
+        op->u.scheduler_op.u.credit2.weight = 256;
+        op->u.scheduler_op.u.credit2.cap = 0;
         return 0;
     case XEN_DOMCTL_getvcpuaffinity:
         return do_affinity(c, &op->u.vcpuaffinity);

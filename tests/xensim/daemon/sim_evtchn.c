@@ -53,6 +53,11 @@ static int64_t new_port(enum port_state state, uint32_t domid, struct sim_caller
     return i + 1;
 }
 
+void sim_evtchn_init(void)
+{
+    new_port(PORT_UNBOUND, 0, NULL); /* the first is SIM_XENSTORE_PORT */
+}
+
 /* The pipe holds every port once at most: what is in it is masked. */
 static void deliver(struct port *p)
 {

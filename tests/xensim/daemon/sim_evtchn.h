@@ -7,6 +7,10 @@
 
 struct sim_caller;
 
+/* First of all: port SIM_XENSTORE_PORT is domain 0's end of its own xenstore channel. */
+#define SIM_XENSTORE_PORT 1
+void sim_evtchn_init(void);
+
 /* Requests: value, or minus an errno. *fd: the reading end of the ports' pipe; the caller struct owns it. */
 int64_t sim_evtchn_open(struct sim_caller *c, int *fd);
 int64_t sim_evtchn_notify(struct sim_caller *c, uint64_t port);

@@ -27,6 +27,7 @@ struct rule {
 struct count {
     char name[SIM_NAME_MAX];
     uint64_t calls;
+    bool missing; /* was told in the log */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -43,6 +44,21 @@ static void count_call(const char *name)
         counts[i].calls++;
         return;
     }
+}
+
+bool sim_count_missing(const char *name)
+{
+    bool first = false;
+    unsigned int i;
+
+    pthread_mutex_lock(&lock);
+    for (i = 0; i < NAMES; i++)
+        if (!strcmp(counts[i].name, name)) {
+            first = !counts[i].missing;
+            counts[i].missing = true;
+        }
+    pthread_mutex_unlock(&lock);
+    return first;
 }
 
 static bool name_matches(const char *rule, const char *name)

@@ -22,5 +22,7 @@ void sim_fault_list(char *out, size_t size);
 /* How often each name was called, by anybody; and to begin anew. */
 void sim_count_list(char *out, size_t size);
 void sim_count_clear(void);
+/* This name does not exist here. True the first time. */
+bool sim_count_missing(const char *name);
 
 #endif

@@ -205,7 +205,7 @@ static void *guest_main(void *arg)
     while (!g->stop) {
         sim_kv_wait(g->kv, g->wake_fd, runs ? 1 : IDLE_MS, runs);
         pthread_mutex_lock(&d->lock);
-        runs = sim_domain_runnable(d) && sim_guest_state(d);
+        runs = sim_domain_runnable(d) && (sim_guest_state(d) || sim_guest_boot(d));
         told = take_turn(d);
         pthread_mutex_unlock(&d->lock);
         if (told) sim_evtchn_virq(VIRQ_DOM_EXC);

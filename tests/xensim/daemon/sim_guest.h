@@ -61,6 +61,8 @@ uint64_t sim_guest_gfn(uint64_t index, uint64_t stride);
 /* Writes state and contents into the memory, whose RAM is populated, and the registers. */
 int sim_guest_load(struct sim_domain *d, const struct sim_guest_spec *spec);
 struct sim_guest_state *sim_guest_state(const struct sim_domain *d); /* NULL: there is no guest */
+/* Does guest.S stand where the vcpu is? Then the guest begins: sim_guest_boot.c. */
+bool sim_guest_boot(struct sim_domain *d);
 /* The guest is asked to shut down with this code; it will, at its next turn. */
 void sim_guest_ask(struct sim_domain *d, uint8_t code);
 /* Manual time: it runs only as told by sim_guest_step. */

@@ -112,7 +112,7 @@ int64_t sim_request_run(struct sim_caller *c, const struct sim_request *req, int
     /* A caller that cannot undo a mapping would be our own leak. */
     if (rc && req->kind != SIM_UNMAP) return rc;
     rc = dispatch(c, req, fd, instance);
-    if (rc == -ENOSYS)
+    if (rc == -ENOSYS && sim_count_missing(name))
         fprintf(stderr, "xensimd: %s (called by %s, %d) does not exist here\n", name, c->comm,
                 (int)c->pid);
     return rc;

@@ -121,8 +121,12 @@ int64_t sim_memory_op(struct sim_caller *c, uint64_t op, uint64_t arg)
     case XENMEM_maximum_ram_page:
         return (int64_t)sim_host.total_pages;
     case XENMEM_claim_pages:
+    case XENMEM_get_sharing_freed_pages:
+    case XENMEM_get_sharing_shared_pages:
     case XENMEM_set_memory_map:
         return 0;
+    case XENMEM_get_vnumainfo:
+        return -EOPNOTSUPP; /* what Xen says of a guest without vNUMA */
     default:
         return -ENOSYS;
     }

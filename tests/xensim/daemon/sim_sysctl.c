@@ -31,20 +31,33 @@ static int64_t do_physinfo(struct xen_sysctl_physinfo *op)
     return 0;
 }
 
+/* The domain from *next on; false: none. */
+static bool next_info(uint32_t *next, struct xen_domctl_getdomaininfo *info)
+{
+    struct sim_domain *d;
+
+    if (!*next) {
+        sim_domain0_info(info);
+        *next = 1;
+        return true;
+    }
+    d = sim_domain_next(*next);
+    if (!d) return false;
+    pthread_mutex_lock(&d->lock);
+    sim_domain_info(d, info);
+    pthread_mutex_unlock(&d->lock);
+    *next = d->domid + 1;
+    sim_domain_put(d);
+    return true;
+}
+
 static int64_t do_list(struct sim_caller *c, struct xen_sysctl_getdomaininfolist *op)
 {
     struct xen_domctl_getdomaininfo info;
     uint32_t next = op->first_domain;
-    struct sim_domain *d;
 
     for (op->num_domains = 0; op->num_domains < op->max_domains; op->num_domains++) {
-        d = sim_domain_next(next);
-        if (!d) break;
-        pthread_mutex_lock(&d->lock);
-        sim_domain_info(d, &info);
-        pthread_mutex_unlock(&d->lock);
-        next = d->domid + 1;
-        sim_domain_put(d);
+        if (!next_info(&next, &info)) break;
         if (sim_copy_out(c, (uintptr_t)(op->buffer.p + op->num_domains), &info, sizeof(info)))
             return -EFAULT;
     }

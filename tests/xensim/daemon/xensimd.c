@@ -18,7 +18,9 @@
 #include <unistd.h>
 
 #include "sim_control.h"
+#include "sim_evtchn.h"
 #include "sim_hypercall.h"
+#include "sim_xenstore.h"
 
 #define CALLERS 256
 
@@ -163,6 +165,38 @@ static void end_domains(void)
     }
 }
 
+static int put_file(const char *rundir, const char *name, const char *text, off_t size)
+{
+    char path[256];
+    FILE *f;
+    int r;
+
+    snprintf(path, sizeof(path), "%s/%s", rundir, name);
+    f = fopen(path, "we");
+    if (!f) return -1;
+    r = fputs(text, f) < 0 || fflush(f) || (size && ftruncate(fileno(f), size));
+    return fclose(f) || r ? -1 : 0;
+}
+
+/* What a domain 0's kernel and its start-up scripts leave; the preloaded paths.c leads programs here. */
+static int make_places(const char *rundir)
+{
+    static const char *const dirs[] = {"var-lib-xen", "run-xen", "log-xen", "run-xentwin"};
+    char path[256], port[16];
+    size_t i;
+
+    for (i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+        snprintf(path, sizeof(path), "%s/%s", rundir, dirs[i]);
+        if (mkdir(path, 0700) && errno != EEXIST) return -1;
+    }
+    snprintf(port, sizeof(port), "%d", SIM_XENSTORE_PORT);
+    return put_file(rundir, "capabilities", "control_d\n", 0) ||
+                   put_file(rundir, "xsd_port", port, 0) ||
+                   put_file(rundir, "xsd_kva", "", (off_t)SIM_PAGE_SIZE)
+               ? -1
+               : 0;
+}
+
 static int run(int listen_fd, int signal_fd)
 {
     struct pollfd fds[2] = {{signal_fd, POLLIN, 0}, {listen_fd, POLLIN, 0}};
@@ -195,8 +229,13 @@ int main(int argc, char **argv)
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
     sigprocmask(SIG_BLOCK, &ends, NULL);
+    sim_evtchn_init();
+    if (make_places(sim_host.rundir)) {
+        fprintf(stderr, "xensimd: cannot write in %s: %s\n", sim_host.rundir, strerror(errno));
+        return 1;
+    }
     fd = listen_at(sim_host.rundir, path, sizeof(path));
-    if (fd < 0) return 1;
+    if (fd < 0 || sim_xenstore_start()) return 1;
     rc = run(fd, signalfd(-1, &ends, SFD_CLOEXEC));
     unlink(path);
     return rc;
