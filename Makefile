@@ -36,6 +36,7 @@ demo:
 
 # LAB=1 adds the pause on two real Xen hosts, next to the stock xl: some minutes
 bench: all
+	@scripts/install-deps bench
 	@tests/xensim/fetch-stock
 	@tests/bench/run $(BUILD)
 	@[ -z "$(LAB)" ] || { scripts/install-deps lab && LAB=bench tests/lab/run-check-lab pause; }

@@ -344,33 +344,40 @@ static void *carry_back(void *arg)
     return NULL;
 }
 
-int sides_link(struct side *primary, struct side *backup, struct relay *r,
-               const char *const *options)
+/* Returns the end for the backup. */
+static int relay_begin(struct relay *r, int near)
 {
-    const char *argv[32] = {getenv("DISK_TOOL"), "attach", "g", "d", "--path", backup->disk};
-    int a[2], b[2];
+    int b[2];
 
-    add_options(argv, 6, options);
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a) ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, b) || pipe2(r->stop, O_CLOEXEC))
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, b) || pipe2(r->stop, O_CLOEXEC))
         die("socketpair");
-    r->ends[0] = a[1];
+    r->ends[0] = near;
     r->ends[1] = b[1];
     r->harmed = false;
-    backup->attach = spawn(backup, argv, b[0], b[0]);
-    close(b[0]);
     if (pthread_create(&r->threads[0], NULL, carry_there, r) ||
         pthread_create(&r->threads[1], NULL, carry_back, r))
         die("pthread_create");
     r->runs = true;
+    return b[0];
+}
+
+int sides_link(struct side *primary, struct side *backup, struct relay *r,
+               const char *const *options)
+{
+    const char *argv[32] = {getenv("DISK_TOOL"), "attach", "g", "d", "--path", backup->disk};
+    int a[2];
+
+    add_options(argv, 6, options);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a)) die("socketpair");
+    int far = r ? relay_begin(r, a[1]) : a[1];
+    backup->attach = spawn(backup, argv, far, far);
+    close(far);
     primary->synced = primary->lost = false;
     primary->barrier = 0;
     int rc = request_with(primary, "link", a[0]);
     close(a[0]);
     /* attach has started it when the synchronisation has begun. */
     for (int i = 0; !rc && i < 3000 && !primary->lost; i++) {
-        char path[300];
-        snprintf(path, sizeof(path), "%s/run/disk-g-d/control.sock", backup->dir);
         side_events(primary, 1);
         if (side_number(primary, "sync_total") && strstr(side_reply, "state=linked")) {
             connect_control(backup);

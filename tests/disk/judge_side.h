@@ -51,7 +51,7 @@ bool side_events(struct side *s, int ms);
 uint64_t side_number(struct side *s, const char *key);
 void side_uri(const struct side *s, char *out, size_t size);
 
-/* Runs "attach" on `backup` and gives the other end to `primary`. */
+/* Runs "attach" on `backup` and gives the other end to `primary`; r NULL: nothing in between. */
 int sides_link(struct side *primary, struct side *backup, struct relay *r,
                const char *const *options);
 void relay_end(struct relay *r);

@@ -320,6 +320,14 @@ void disk_link_lost(struct disk *d, struct disk_link *l, const char *format, ...
     pthread_cond_broadcast(&d->changed);
 }
 
+int disk_change_state(struct disk *d, const struct disk_state *fresh)
+{
+    int r = disk_state_save(fresh, d->o.state_dir);
+
+    if (!r) d->state = *fresh;
+    return r;
+}
+
 bool disk_wait_unlinked(struct disk *d, int64_t ms)
 {
     struct timespec until = disk_deadline(ms);

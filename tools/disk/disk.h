@@ -115,6 +115,9 @@ void disk_event(struct disk *d, const char *format, ...) __attribute__((format(p
 /* Under the lock: ends a link once, with its reason. */
 void disk_link_lost(struct disk *d, struct disk_link *l, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Under the lock: makes `fresh` the state, here and on the medium; on failure it stays as it was, so that
+ * a second try writes again. */
+int disk_change_state(struct disk *d, const struct disk_state *fresh);
 /* Under the lock: until the link is gone, at most ms. */
 bool disk_wait_unlinked(struct disk *d, int64_t ms);
 

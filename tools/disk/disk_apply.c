@@ -19,8 +19,9 @@ static int apply_committed(struct disk *d)
     pthread_mutex_lock(&d->lock);
     if (!r) r = disk_journal_publish_applied(&d->journal, &to);
     if (!r && d->state.inconsistent) {
-        d->state.inconsistent = false;
-        r = disk_state_save(&d->state, d->o.state_dir);
+        struct disk_state fresh = d->state;
+        fresh.inconsistent = false;
+        r = disk_change_state(d, &fresh);
     }
     pthread_mutex_unlock(&d->lock);
     if (!r) r = disk_journal_flush(&d->journal);
@@ -89,16 +90,13 @@ static int may_promote(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
 /* Under the lock, all is applied. The role is on the medium before anybody is served. */
 static int become_primary(struct disk *d)
 {
+    struct disk_state fresh = d->state;
     int r;
 
-    d->state.primary = true;
-    d->state.generation++;
-    r = disk_state_save(&d->state, d->o.state_dir);
-    if (r) {
-        d->state.primary = false;
-        d->state.generation--;
-        return r;
-    }
+    fresh.primary = true;
+    fresh.generation++;
+    r = disk_change_state(d, &fresh);
+    if (r) return r;
     d->phase = DISK_ALONE;
     d->epoch = d->closed = d->committed = 0;
     d->primary = true;

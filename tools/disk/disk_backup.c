@@ -143,13 +143,15 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
 /* The disk is about to become a mixture; from now on it is a backup's. */
 static int begin_mixture(struct disk *d, struct disk_link *l)
 {
+    struct disk_state fresh = d->state;
+
     if (d->phase == DISK_SYNCING) return 0;
     d->phase = DISK_SYNCING;
-    if (d->state.inconsistent && !d->state.primary && !disk_id_none(d->state.uuid)) return 0;
-    d->state.inconsistent = true;
-    d->state.primary = d->state.secured = false;
-    memcpy(d->state.uuid, l->peer.uuid, 16);
-    return disk_state_save(&d->state, d->o.state_dir);
+    if (fresh.inconsistent && !fresh.primary && !disk_id_none(fresh.uuid)) return 0;
+    fresh.inconsistent = true;
+    fresh.primary = fresh.secured = false;
+    memcpy(fresh.uuid, l->peer.uuid, 16);
+    return disk_change_state(d, &fresh);
 }
 
 static int change_disk(struct disk *d, struct disk_link *l, const struct disk_frame *f)
@@ -214,9 +216,10 @@ static void base_came(struct disk *d, struct disk_link *l)
         r = disk_bitmap_flush(&d->bitmap);
     }
     if (!r && !l->dead) {
-        memcpy(d->state.base, l->payload, 16);
-        d->state.generation = l->peer.generation;
-        r = disk_state_save(&d->state, d->o.state_dir);
+        struct disk_state fresh = d->state;
+        memcpy(fresh.base, l->payload, 16);
+        fresh.generation = l->peer.generation;
+        r = disk_change_state(d, &fresh);
     }
     if (r) {
         refuse(d, l, "the backup's disk or state failed: %s", strerror(-r));

@@ -110,14 +110,16 @@ void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t
 
 int disk_protect(struct disk *d, char why[DISK_TEXT_MAX])
 {
+    struct disk_state fresh;
     int r = -EINVAL;
 
     pthread_mutex_lock(&d->lock);
+    fresh = d->state;
     if (!d->primary || d->phase != DISK_SYNCED) {
         snprintf(why, DISK_TEXT_MAX, "protect: the disks are not synchronised");
     } else {
-        d->state.secured = true;
-        r = disk_state_save(&d->state, d->o.state_dir);
+        fresh.secured = true;
+        r = disk_change_state(d, &fresh);
         if (r) snprintf(why, DISK_TEXT_MAX, "protect: state not written: %s", strerror(-r));
     }
     if (!r) {
@@ -210,6 +212,7 @@ int disk_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
 
 int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
 {
+    struct disk_state fresh;
     int r = 0;
 
     pthread_mutex_lock(&d->lock);
@@ -222,8 +225,9 @@ int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
     if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
     d->phase = DISK_ALONE;
     if (d->state.secured) {
-        d->state.secured = false;
-        r = disk_state_save(&d->state, d->o.state_dir);
+        fresh = d->state;
+        fresh.secured = false;
+        r = disk_change_state(d, &fresh);
         if (r) snprintf(why, DISK_TEXT_MAX, "unprotect: state not written: %s", strerror(-r));
     }
 out:
@@ -291,13 +295,15 @@ static int say_hello(struct disk *d, struct disk_link *l)
     struct disk_frame f = {.type = DISK_HELLO, .payload = DISK_HELLO_SIZE};
     struct disk_hello h = {.version = DISK_LINK_VERSION, .primary = true};
     uint8_t raw[DISK_HELLO_SIZE];
+    struct disk_state fresh;
     int r = 0;
 
     pthread_mutex_lock(&d->lock);
     if (disk_id_none(d->state.uuid)) {
-        r = disk_random(d->state.uuid, 16);
-        if (!d->state.generation) d->state.generation = 1;
-        if (!r) r = disk_state_save(&d->state, d->o.state_dir);
+        fresh = d->state;
+        r = disk_random(fresh.uuid, 16);
+        if (!fresh.generation) fresh.generation = 1;
+        if (!r) r = disk_change_state(d, &fresh);
     }
     h.size = d->store.size;
     h.generation = d->state.generation;
@@ -310,6 +316,7 @@ static int say_hello(struct disk *d, struct disk_link *l)
 
 static void sealed(struct disk *d, struct disk_link *l, uint64_t n)
 {
+    struct disk_state fresh = d->state;
     int r;
 
     if (n > d->closed || (n == 0 && !l->barrier0_sent)) {
@@ -321,8 +328,8 @@ static void sealed(struct disk *d, struct disk_link *l, uint64_t n)
         return;
     }
     if (d->phase != DISK_SYNCING) return;
-    memcpy(d->state.base, l->base, 16);
-    r = disk_state_save(&d->state, d->o.state_dir);
+    memcpy(fresh.base, l->base, 16);
+    r = disk_change_state(d, &fresh);
     if (r) {
         disk_link_lost(d, l, "state not written: %s", strerror(-r));
         return;
