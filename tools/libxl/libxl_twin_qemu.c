@@ -95,6 +95,30 @@ int twin_qemu_await(struct twin_qemu *q)
 
 /* ---- the configuration ---- */
 
+/* libxl tells much of its own when a context ends. */
+struct quiet {
+    xentoollog_logger lg; /* first: the logger is cast to us */
+    xentoollog_logger *to;
+};
+
+static void quiet_vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval,
+                           const char *context, const char *format, va_list al)
+{
+    struct quiet *q = (struct quiet *)(void *)lg;
+
+    if (level >= XTL_WARN) xtl_logv(q->to, level, errnoval, context, format, al);
+}
+
+static void quiet_progress(xentoollog_logger *lg, const char *context, const char *doing,
+                           int percent, unsigned long done, unsigned long total)
+{
+}
+
+static struct quiet quiet_logger(xentoollog_logger *to)
+{
+    return (struct quiet){.lg = {quiet_vmessage, quiet_progress, NULL}, .to = to};
+}
+
 static const char *const defer[] = {"-incoming", "defer"};
 
 static int add_words(libxl_string_list *list)
@@ -139,10 +163,11 @@ out:
 
 char *twin_qemu_config(xentoollog_logger *lg, const char *json, int with)
 {
+    struct quiet quiet = quiet_logger(lg);
     libxl_ctx *ctx = NULL;
     char *edited = NULL;
 
-    if (libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, lg)) return NULL;
+    if (libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &quiet.lg)) return NULL;
     edited = edit_config(ctx, json, with);
     libxl_ctx_free(ctx);
     return edited;
@@ -169,10 +194,11 @@ static int clean_config(struct twin_qemu *q, libxl_ctx *ctx)
 
 void twin_qemu_clean_config(struct twin_qemu *q)
 {
+    struct quiet quiet = quiet_logger(q->lg);
     libxl_ctx *ctx = NULL;
     int rc;
 
-    rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, q->lg);
+    rc = libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, &quiet.lg);
     if (!rc) rc = clean_config(q, ctx);
     if (ctx) libxl_ctx_free(ctx);
     /* The guest can run all the same. */
