@@ -52,6 +52,7 @@ static void t_remus_bad_options_are_named(void **state)
     REFUSED("--self-name 'a b'", "--self-name", "a b", "a", "b");
     REFUSED("--peer-name ''", "--peer-name", "", "a", "b");
     REFUSED("--arbiter", "--arbiter", "", "a", "b");
+    REFUSED("--twin 'hot'", "--twin", "hot", "a", "b");
     REFUSED("--stats", "--stats", "", "a", "b");
     REFUSED("COLO", "-c", "a", "b");
     REFUSED("COLO", "-p", "a", "b");
@@ -154,7 +155,7 @@ static void t_remus_words_reach_the_receiver(void **state)
     int argc;
 
     PARSED(&o, "--limit-ms", "1500", "--on-link-loss", "backup", "--arbiter", arbiter, "-e",
-           "--self-name", "hostA", "guest", "hostB");
+           "--self-name", "hostA", "--twin=warm", "guest", "hostB");
     assert_true(xl_remus_receiver_words(&o, "guest", SESSION, &disks, words, sizeof(words)));
     argc = shell_split(words, argv, 64, buf, sizeof(buf));
     assert_string_equal(argv[0], "xl");
@@ -166,6 +167,7 @@ static void t_remus_words_reach_the_receiver(void **state)
     assert_string_equal(r.arbiter, arbiter);
     assert_string_equal(r.session, SESSION);
     assert_string_equal(r.domain, "guest");
+    assert_string_equal(r.twin, "warm");
     assert_string_equal(r.self_name, "hostB");
     assert_string_equal(r.peer_name, "hostA");
     assert_true(r.no_monitor);
@@ -315,7 +317,9 @@ static void t_receive_disks_are_taken_or_named(void **state)
 
     assert_int_equal(xl_receive_parse(&r, count((char **)words), (char **)words), XL_DONE);
     assert_int_equal(r.num_disks, 2);
+    assert_string_equal(r.twin, "auto");
     assert_string_equal(r.disks[1], "sdb1");
+    RECEIVE_REFUSED("--twin 'tepid'", "--replication", "1", "--twin", "tepid");
     RECEIVE_REFUSED("--disk '../x'", "--replication", "1", "--disk", "../x");
 }
 

@@ -33,7 +33,7 @@ static const char remus_help[] =
     "  --compress-cache BYTES most memory for copies to compare with (default 1/4 of free)\n"
     "  --stats FILE           one JSON object per checkpoint\n"
     "  --max-checkpoints N    end after N checkpoints\n"
-    "  --twin auto|warm|cold   complete the twin's domain at once, or at failover (default cold)\n"
+    "  --twin auto|warm|cold   complete the twin's domain at once, or at failover (default auto)\n"
     "  --self-name, --peer-name NAME   this host and HOST, for the arbiter\n"
     "\n"
     "  --stop DOMAIN          end the protection; the guest runs on here, no twin is started\n"

@@ -142,7 +142,7 @@ int xl_receive_parse(struct receive_opts *o, int argc, char **argv)
 {
     int opt;
 
-    *o = (struct receive_opts){.limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT, .twin = "cold"};
+    *o = (struct receive_opts){.limit_ms = LIBXL_REPLICATION_LIMIT_MS_DEFAULT, .twin = "auto"};
     xl_getopt_start();
     while ((opt = xl_getopt(COMMAND, argc, argv, ":reh", long_options)) != XL_OPT_END) {
         if (opt == XL_OPT_BAD || !take_option(o, opt, optarg)) return XL_USAGE;
