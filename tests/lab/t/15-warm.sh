@@ -101,11 +101,11 @@ ends() {
 
 for type in ${LAB_TYPES:-pvh hvm hvm-nopv}; do
     after=()
-    run cold
-    run warm
-    [ "$type" != pvh ] || run_stock
+    for twin in ${LAB_TWINS:-cold warm stock}; do
+        if [ "$twin" != stock ]; then run "$twin"; elif [ "$type" = pvh ]; then run_stock; fi
+    done
     note "$type: from detection to the guest's first frame: cold ${after[cold]-?} s, warm ${after[warm]-?} s, stock ${after[stock]-?} s"
-    check "$type: a warm twin is faster" awk -v w="${after[warm]-99}" -v c="${after[cold]-0}" 'BEGIN {exit !(w < c)}'
+    [ -z "${after[cold]-}" ] || check "$type: a warm twin is faster" awk -v w="${after[warm]-99}" -v c="${after[cold]-0}" 'BEGIN {exit !(w < c)}'
     [ -z "${after[stock]-}" ] || check "$type: at most a quarter of the stock xl's time" \
         awk -v w="${after[warm]-99}" -v s="${after[stock]}" 'BEGIN {exit !(4 * w <= s)}'
     [ "$type" = hvm-nopv ] || ends
