@@ -200,7 +200,7 @@ static int compare(struct reader *have, struct reader *want)
 /* The capture's records, in memory. */
 static int load(const char *name, struct reader *r)
 {
-    size_t room = 128U << 20, n;
+    size_t room = 128U << 20, skipped, n;
     char cmd[700];
     FILE *f;
 
@@ -210,8 +210,10 @@ static int load(const char *name, struct reader *r)
     if (!f || !r->bytes) return -1;
     n = fread(r->bytes, 1, room, f);
     pclose(f);
-    r->next = r->bytes + 48 + *(uint32_t *)(void *)(r->bytes + 44) + 24 + sizeof(struct sr_ihdr) +
-              sizeof(struct sr_dhdr);
+    /* Behind xl's and libxl's headers, where alignment begins. */
+    n -= skipped = 48 + *(uint32_t *)(void *)(r->bytes + 44) + 24;
+    memmove(r->bytes, r->bytes + skipped, n);
+    r->next = r->bytes + sizeof(struct sr_ihdr) + sizeof(struct sr_dhdr);
     r->end = r->bytes + n;
     return 0;
 }

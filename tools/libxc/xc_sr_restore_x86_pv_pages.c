@@ -103,9 +103,10 @@ static int localise(struct xc_sr_restore *r, uint64_t pfn, unsigned int level, u
     const struct xc_sr_pv_p2m p2m = {pv->frames, pv->pfns};
     uint64_t missing[XC_SR_PV_ENTRIES];
     const char *wrong;
-    unsigned int at;
+    unsigned int at, count;
 
-    if (populate(r, missing, xc_sr_pv_find_missing(&p2m, level, table, missing))) return -1;
+    count = xc_sr_pv_find_missing(&p2m, level, table, missing);
+    if (count && populate(r, missing, count)) return -1;
     wrong = xc_sr_pv_localise(&p2m, level, table, &at);
     if (!wrong) return 0;
     SR_FAIL(&r->env, EINVAL, "entry %u of page table %#lx, level %u, %s", at, (unsigned long)pfn,

@@ -13,7 +13,8 @@ struct xc_sr_pv_batch {
     unsigned int count; /* entries */
     unsigned int pages; /* those with data, which are mapped */
     uint64_t entries[XC_SR_BATCH];
-    xen_pfn_t mfns[XC_SR_BATCH]; /* of the pages */
+    xen_pfn_t mfns[XC_SR_BATCH];  /* of the pages */
+    xen_pfn_t asked[XC_SR_BATCH]; /* frames in, their types out */
     uint32_t types[XC_SR_BATCH];
     uint64_t pfns[XC_SR_BATCH];
     struct iovec iov[XC_SR_BATCH + 2];
@@ -52,7 +53,6 @@ static int collect(struct xc_sr_save *s, uint64_t first, unsigned int count)
 {
     struct xc_sr_pv_save *pv = s->arch;
     struct xc_sr_pv_batch *b = pv->batch;
-    xen_pfn_t types[XC_SR_BATCH];
     unsigned int i, asked = 0;
 
     b->count = count;
@@ -62,15 +62,15 @@ static int collect(struct xc_sr_save *s, uint64_t first, unsigned int count)
 
         b->entries[i] = make_entry(SR_PAGE_XTAB, first + i);
         if (!xc_sr_pv_find_pfn(&pv->p2m, &pv->m2p, mfn, &pfn) || pfn != first + i) continue;
-        types[asked] = b->mfns[asked] = mfn;
+        b->asked[asked] = b->mfns[asked] = mfn;
         b->pfns[asked++] = pfn;
     }
-    if (asked && xc_get_pfn_type_batch(s->env.xch, s->env.domid, asked, types)) {
+    if (asked && xc_get_pfn_type_batch(s->env.xch, s->env.domid, asked, b->asked)) {
         SR_ERRNO(&s->env, "cannot read the types of %u pages of domain %u", asked, s->env.domid);
         return -1;
     }
     for (i = 0; i < asked; i++) {
-        uint32_t type = (uint32_t)(types[i] >> XEN_DOMCTL_PFINFO_LTAB_SHIFT) & 0xf;
+        uint32_t type = (uint32_t)(b->asked[i] >> XEN_DOMCTL_PFINFO_LTAB_SHIFT) & 0xf;
 
         b->entries[b->pfns[i] - first] = make_entry(type, b->pfns[i]);
         if (!xc_sr_page_type_has_data(type)) continue;
