@@ -12,18 +12,24 @@ stock_bin=$stock_root/usr/lib/xen-4.17/bin
 stock_helper=$stock_bin/libxl-save-helper
 [ -x "$stock_helper" ] || stock_helper=/usr/lib/xen-4.17/bin/libxl-save-helper
 
+here=$(cd "$(dirname "$0")" && pwd)
+export XENSIM_BUILD
+xen_hosts=
 dir=$(mktemp -d /tmp/xensim.XXXXXX)
 pids=
 failed=0
 
 finish() {
     status=$?
+    for name in $xen_hosts; do
+        "$here/xensim" down "$dir/$name"
+    done
     for pid in $pids; do
         kill "$pid" 2>/dev/null
     done
     wait
     # shellcheck disable=SC2015 # the second branch only when the first says that all is well
-    [ "$status" -eq 0 ] || [ "$status" -eq 77 ] || for log in "$dir"/*/log; do
+    [ "$status" -eq 0 ] || [ "$status" -eq 77 ] || for log in "$dir"/*/*log "$dir"/*/log-xen/*; do
         [ -s "$log" ] && echo "--- $log" && tail -n 20 "$log"
     done
     rm -rf "$dir"
@@ -83,4 +89,35 @@ roundtrip() {
     shift 6
     LD_LIBRARY_PATH=$build "$build/xensim-roundtrip" "$from" "$from_domid" "$save" "$to" \
         "$to_domid" "$restore" "$@"
+}
+# xen_host NAME: a host with xenstored and xenconsoled.
+xen_host() {
+    xen_hosts="$xen_hosts $1"
+    "$here/xensim" up "$dir/$1" || exit 1
+}
+# as NAME CMD...: a program there, for 30 s at most.
+as() {
+    at=$1
+    shift
+    timeout 30 "$here/xensim" exec "$dir/$at" "$@"
+}
+# An ssh to host B: "HOST WORDS..." -> the words at B.
+make_ssh() {
+    cat >"$dir/ssh" <<END
+#!/bin/sh
+shift
+exec env -u LD_PRELOAD "$here/xensim" exec "$dir/B" sh -c "\$*"
+END
+    chmod +x "$dir/ssh"
+}
+# guest_config NAME SPEC: prints the path of a configuration.
+guest_config() {
+    cat >"$dir/$1.cfg" <<END
+name = "$1"
+type = "pvh"
+kernel = "$build/xensim-guest"
+memory = 32
+cmdline = "$2"
+END
+    echo "$dir/$1.cfg"
 }

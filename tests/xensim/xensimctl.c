@@ -21,6 +21,7 @@ static const char usage[] =
     "  manual D 0|1 | step D TICKS | write D PAGES | rate D PAGES_PER_S | poke D GFN WORD\n"
     "  balloon-out D GFN N | balloon-in D GFN N\n"
     "  hash D | pages D FILE | verify D | hash-suspends D 0|1\n"
+    "  kv D SET KEY VALUE | kv D GET KEY\n"
     "  fault NAME n=N [comm=PROGRAM] fail=ERRNO|delay=MS|corrupt|kill [always]\n"
     "  faults | counts | clear | ping\n";
 

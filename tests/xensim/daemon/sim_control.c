@@ -224,6 +224,19 @@ static int do_verify(struct request *r)
                                   : fail(r, EIO, "verify: the memory is not what the guest wrote");
 }
 
+/* What a client of the guest's table would ask, without a socket. */
+static int do_kv(struct request *r)
+{
+    char line[SIM_KV_LINE];
+    const char *request = r->rest + strcspn(r->rest, " ");
+
+    if (!sim_domain_runnable(r->d) || !sim_guest_state(r->d))
+        return fail(r, EINVAL, "kv: the guest cannot run");
+    snprintf(line, sizeof(line), "%s", request + strspn(request, " "));
+    sim_kv_execute(r->d, line, r->answer);
+    return 0;
+}
+
 static int do_hash_suspends(struct request *r)
 {
     r->d->hash_suspends = r->n[0];
@@ -303,6 +316,7 @@ static const struct command commands[] = {
     {"write", 1, do_write, false},
     {"rate", 1, do_rate, false},
     {"verify", 0, do_verify, false},
+    {"kv", 0, do_kv, false},
     {"hash-suspends", 1, do_hash_suspends, false},
     {"balloon-out", 2, do_balloon_out, false},
     {"balloon-in", 2, do_balloon_in, false},

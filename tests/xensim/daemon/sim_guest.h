@@ -84,6 +84,9 @@ void sim_kv_close(struct sim_kv *kv);
 void sim_kv_wait(struct sim_kv *kv, int wake_fd, int timeout_ms, bool serve);
 /* Does what was asked; under d->lock. */
 void sim_kv_work(struct sim_kv *kv, struct sim_domain *d);
+/* One request, which is changed; the answer has SIM_KV_LINE bytes. Under d->lock, of a guest that is there. */
+#define SIM_KV_LINE 512
+void sim_kv_execute(struct sim_domain *d, char *line, char *answer);
 /* Sends the answers. */
 void sim_kv_answer(struct sim_kv *kv);
 

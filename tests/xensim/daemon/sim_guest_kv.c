@@ -21,7 +21,6 @@
 #include "sim_guest.h"
 
 #define CLIENTS 16
-#define LINE_MAX_BYTES 512
 #define KEY_MAX 63
 #define VALUE_MAX 183
 #define SLOTS_PER_PAGE 16UL
@@ -37,7 +36,7 @@ _Static_assert(sizeof(struct slot) * SLOTS_PER_PAGE == SIM_PAGE_SIZE, "slots fil
 struct client {
     int fd; /* -1 = free */
     size_t in_len, out_len;
-    char in[LINE_MAX_BYTES], out[LINE_MAX_BYTES];
+    char in[SIM_KV_LINE], out[SIM_KV_LINE];
 };
 
 struct sim_kv {
@@ -187,12 +186,12 @@ static void get(struct sim_domain *d, const struct sim_guest_state *s, const cha
     const struct slot *slot = find(d, s, key, &gfn);
 
     if (slot && slot->used)
-        snprintf(answer, LINE_MAX_BYTES, "VALUE %.*s\n", VALUE_MAX, slot->value);
+        snprintf(answer, SIM_KV_LINE, "VALUE %.*s\n", VALUE_MAX, slot->value);
     else
         strcpy(answer, "NONE\n");
 }
 
-static void execute(struct sim_domain *d, char *line, char *answer)
+void sim_kv_execute(struct sim_domain *d, char *line, char *answer)
 {
     struct sim_guest_state *s = sim_guest_state(d);
     char *save = NULL, *word = strtok_r(line, " ", &save), *key = strtok_r(NULL, " ", &save),
@@ -204,7 +203,7 @@ static void execute(struct sim_domain *d, char *line, char *answer)
     else if (word && !strcmp(word, "GET") && key_ok && !value)
         get(d, s, key, answer);
     else if (word && !strcmp(word, "TICK") && !key)
-        snprintf(answer, LINE_MAX_BYTES, "TICK %lu\n", (unsigned long)s->ticks);
+        snprintf(answer, SIM_KV_LINE, "TICK %lu\n", (unsigned long)s->ticks);
     else
         strcpy(answer, "WHAT\n");
 }
@@ -219,7 +218,7 @@ void sim_kv_work(struct sim_kv *kv, struct sim_domain *d)
 
         if (c->fd < 0 || !end) continue;
         *end++ = 0;
-        execute(d, c->in, c->out);
+        sim_kv_execute(d, c->in, c->out);
         c->out_len = strlen(c->out);
         c->in_len -= (size_t)(end - c->in);
         memmove(c->in, end, c->in_len);

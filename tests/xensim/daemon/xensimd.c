@@ -181,7 +181,8 @@ static int put_file(const char *rundir, const char *name, const char *text, off_
 /* What a domain 0's kernel and its start-up scripts leave; the preloaded paths.c leads programs here. */
 static int make_places(const char *rundir)
 {
-    static const char *const dirs[] = {"var-lib-xen", "run-xen", "log-xen", "run-xentwin"};
+    static const char *const dirs[] = {"var-lib-xen", "run-xen", "log-xen", "dev-xen",
+                                       "run-xentwin"};
     char path[256], port[16];
     size_t i;
 
@@ -192,6 +193,7 @@ static int make_places(const char *rundir)
     snprintf(port, sizeof(port), "%d", SIM_XENSTORE_PORT);
     return put_file(rundir, "capabilities", "control_d\n", 0) ||
                    put_file(rundir, "xsd_port", port, 0) ||
+                   put_file(rundir, "dev-xen/privcmd", "", 0) ||
                    put_file(rundir, "xsd_kva", "", (off_t)SIM_PAGE_SIZE)
                ? -1
                : 0;

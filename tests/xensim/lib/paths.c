@@ -3,7 +3,7 @@
  * To preload into Debian's xenstored and xl: files that the kernel of a domain 0 offers, and folders that one machine has
  * only once, are looked for under XENSIM_RUNDIR. Other paths stay what they are.
  *
- *   /proc/xen/NAME, /var/lib/xen/..., /var/run/xen/..., /run/xen/...  ->  XENSIM_RUNDIR/NAME, .../var-lib-xen/..., .../run-xen/...
+ *   /proc/xen/NAME -> XENSIM_RUNDIR/NAME     /var/lib/xen/NAME -> XENSIM_RUNDIR/var-lib-xen/NAME     and so on, below
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -26,6 +26,7 @@ struct place {
 
 static const struct place places[] = {
     {"/proc/xen/", "/"},
+    {"/dev/xen/", "/dev-xen/"},
     {"/var/lib/xen/", "/var-lib-xen/"},
     {"/var/run/xen/", "/run-xen/"},
     {"/run/xen/", "/run-xen/"},

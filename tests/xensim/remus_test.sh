@@ -1,0 +1,66 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-only
+# Our xl remus and its twin between two simulated hosts, beside Debian's libxl: an end on purpose leaves the guest where it was and
+# no twin; when the primary's power is cut the guest goes on at the backup with a whole checkpoint, with what was in
+# its table then.
+# shellcheck source=tests/xensim/lib.sh
+. "$(dirname "$0")/lib.sh"
+need_stock
+[ -x "$stock_bin/xenstored" ] || skip "Debian's xenstored is not here; tests/xensim/fetch-stock gets it"
+
+mkdir "$dir/bin"
+ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
+export XENSIM_PATH="$dir/bin" LIBXL_SAVE_HELPER="$our_helper" XENTWIN_GUARD XENTWIN_APPLY
+xen_host A
+xen_host B
+make_ssh
+cfg=$(guest_config g rate=5000,pages=1000,choice=zipf,fill=sparse)
+as A "$stock_bin/xl" create -e "$cfg" >"$dir/out" 2>&1 || { fail "create: $(cat "$dir/out")"; exit 1; }
+d=$(as A "$stock_bin/xl" domid g 2>/dev/null)
+
+# An end on purpose.
+as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g hostB >"$dir/out" 2>&1 ||
+    fail "remus: $(tail -n 5 "$dir/out")"
+[ "$(value A "$d" shutdown)" = 0 ] || fail "the guest does not run on"
+[ "$(value A "$d" log)" = 0 ] || fail "log-dirty is left on"
+[ "$(value A "$d" suspends)" = 8 ] || fail "the guest was suspended $(value A "$d" suspends) times, not 8"
+[ -z "$(on B list)" ] || fail "a twin is left: $(on B list)"
+on A verify "$d" || fail "the guest's memory is not its own"
+
+# The power goes.
+timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 --limit-ms 600 \
+    --on-link-loss=backup -s "$dir/ssh" g hostB >"$dir/remus.out" 2>&1 &
+pids="$pids $!"
+tries=0
+until [ "$(value A "$d" suspends)" -ge 14 ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 500 ] || { fail "no checkpoints: $(tail -n 5 "$dir/remus.out")"; exit 1; }
+    sleep 0.02
+done
+[ "$(on A kv "$d" SET name some words)" = OK ] || fail "the guest's table takes nothing"
+# What was there at a checkpoint that the backup acknowledged: the next one began after this, and a third after its ack.
+ticks=$(value A "$d" ticks)
+suspends=$(($(value A "$d" suspends) + 3))
+tries=0
+until [ "$(value A "$d" suspends)" -ge "$suspends" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 500 ] || { fail "the checkpoints stop: $(tail -n 5 "$dir/remus.out")"; exit 1; }
+    sleep 0.02
+done
+"$here/xensim" down "$dir/A"
+tries=0
+until on B list | grep -q running; do
+    tries=$((tries + 1))
+    [ $tries -lt 500 ] || { fail "the guest does not go on at B: $(on B list)"; exit 1; }
+    sleep 0.02
+done
+e=$(as B "$stock_bin/xl" domid g 2>/dev/null)
+[ -n "$e" ] || { fail "no guest of that name at B: $(as B "$stock_bin/xl" list)"; exit 1; }
+[ "$(value B "$e" ticks)" -ge "$ticks" ] || fail "the guest at B is older than a checkpoint that was acknowledged"
+on B verify "$e" || fail "the memory at B is not what the guest wrote"
+[ "$(on B kv "$e" GET name)" = "VALUE some words" ] || fail "the table at B lacks what it had at a checkpoint"
+ticks=$(value B "$e" ticks)
+sleep 0.1
+[ "$(value B "$e" ticks)" -gt "$ticks" ] || fail "the guest at B does not run"
+[ "$failed" = 0 ] && echo "8 checkpoints and an end; then a failover of a guest with $ticks ticks"
+exit "$failed"

@@ -1,0 +1,55 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-only
+# Debian's own xl, xenstored and xenconsoled: create, save, restore and migrate a guest between two simulated hosts, and
+# shut it down. The guest's state is followed from one to the other.
+# shellcheck source=tests/xensim/lib.sh
+. "$(dirname "$0")/lib.sh"
+need_stock
+[ -x "$stock_bin/xenstored" ] || skip "Debian's xenstored is not here; tests/xensim/fetch-stock gets it"
+
+domid_of() { as "$1" xl domid "$2" 2>/dev/null; }
+# ok WHAT CMD...: fails the test with what it said.
+ok() {
+    what=$1
+    shift
+    "$@" >"$dir/out" 2>&1 && return
+    fail "$what: $(tail -n 5 "$dir/out")"
+    exit 1
+}
+# went_on HOST DOMID TICKS: the guest there has more than so many ticks, and its memory is its own.
+went_on() {
+    tries=0
+    until [ "$(value "$1" "$2" ticks)" -gt "$3" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 200 ] || { fail "the guest at $1 does not go on"; return; }
+        sleep 0.02
+    done
+    ok "memory at $1" on "$1" verify "$2"
+}
+
+xen_host A
+xen_host B
+make_ssh
+cfg=$(guest_config g rate=5000,pages=1000,choice=zipf,fill=sparse)
+ok create as A xl create -e "$cfg"
+d=$(domid_of A g)
+[ -n "$d" ] || { fail "xl create made no guest"; exit 1; }
+went_on A "$d" 50
+
+ok save as A xl save g "$dir/g.save"
+[ -z "$(on A list)" ] || fail "the saved guest is still there"
+ok restore as A xl restore -e "$dir/g.save"
+d=$(domid_of A g)
+went_on A "$d" 50
+ticks=$(value A "$d" ticks)
+
+ok migrate as A xl migrate -e -s "$dir/ssh" g hostB
+[ -z "$(on A list)" ] || fail "the migrated guest is still at A"
+d=$(domid_of B g)
+went_on B "$d" "$ticks"
+ok shutdown as B xl shutdown -w g
+[ "$(value B "$d" code)" = 0 ] || fail "the guest has not powered off"
+ok destroy as B xl destroy g
+[ -z "$(on B list)" ] || fail "the guest is left at B"
+[ "$failed" = 0 ] && echo "xl creates, saves, restores, migrates and shuts down"
+exit "$failed"
