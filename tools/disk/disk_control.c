@@ -229,7 +229,7 @@ static void take_fds(struct request *q, struct msghdr *m)
 /* False: the client is gone. */
 static bool serve(struct disk_control *c, struct disk_client *client)
 {
-    char text[DISK_REQUEST_MAX + 1];
+    char text[DISK_REQUEST_MAX + 1] = "";
     union {
         struct cmsghdr align;
         char space[CMSG_SPACE(sizeof(int) * FDS_MAX)];
