@@ -43,7 +43,8 @@ arrives XENTWIN_MAX_DOWNTIME_MS=30000
 began=$(date +%s%3N)
 arrives XENTWIN_RATE_MB=40 XENTWIN_MAX_ROUNDS=0
 [ $(($(date +%s%3N) - began)) -ge 1600 ] || fail "the rate is not kept"
-runs_on 'more than the limit of 1 ms' XENTWIN_MAX_ROUNDS=2 XENTWIN_MAX_DOWNTIME_MS=1
+# So long a copy lets the guest write all its pages again, however busy this machine is.
+runs_on 'more than the limit of 1 ms' XENTWIN_RATE_MB=40 XENTWIN_MAX_ROUNDS=0 XENTWIN_MAX_DOWNTIME_MS=1
 runs_on "XENTWIN_RATE_MB is 'x'" XENTWIN_RATE_MB=x
 on A verify "$d" >"$dir/verify" 2>&1 || fail "the guest was harmed: $(cat "$dir/verify")"
 [ "$failed" -eq 0 ] && echo "all as it should be"
