@@ -10,6 +10,10 @@ dirty_sizes='500 2000 6000 13000'
 spec=rate=0,pages=20000,choice=sequential,fill=sparse,ram=random
 [ -x "$stock_helper" ] || echo "bench: without Debian's helper: tests/xensim/fetch-stock gets it" >&2
 
+# best KEY DOMID HELPER WORDS...: the smallest of five.
+best() {
+    for _ in 1 2 3 4 5; do measure "$@"; done | sort -g | head -n 1
+}
 # measure KEY DOMID HELPER WORDS...: one number, "-" when the helper is not here.
 measure() {
     key=$1 id=$2 helper=$3
@@ -52,8 +56,8 @@ big=$(guest mem=512 guest=$spec)
 pages=$(value A "$big" pages)
 for sink in null pipe; do
     row "save, $(echo $sink | sed 's/null/to \/dev\/null/; s/pipe/to a reader/')" MB/s \
-        "$(mb_per_s "$(measure total_us "$big" "$our_helper" sink=$sink)" "$pages")" \
-        "$(mb_per_s "$(measure total_us "$big" "$stock_helper" sink=$sink)" "$pages")" - 'ours>=2*peer' 'plain save of 512 MiB; peer: stock helper'
+        "$(mb_per_s "$(best total_us "$big" "$our_helper" sink=$sink)" "$pages")" \
+        "$(mb_per_s "$(best total_us "$big" "$stock_helper" sink=$sink)" "$pages")" - 'ours>=2*peer' 'plain save of 512 MiB, the fastest of five; peer: stock helper'
 done
 on A destroy "$big"
 
