@@ -81,6 +81,15 @@ wait_value() {
         sleep 0.02
     done
 }
+# gone NAME: no domain is left there within 10 s; a dying one goes when xenstored and xenconsoled let go of its pages.
+gone() {
+    tries=0
+    until [ -z "$(on "$1" list)" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 500 ] || return 1
+        sleep 0.02
+    done
+}
 # roundtrip A DOMID HELPER B DOMID HELPER KEY=VALUE...: B may be "-".
 roundtrip() {
     from=$dir/$1/xen.sock to=$4

@@ -24,7 +24,7 @@ as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g host
 [ "$(value A "$d" shutdown)" = 0 ] || fail "the guest does not run on"
 [ "$(value A "$d" log)" = 0 ] || fail "log-dirty is left on"
 [ "$(value A "$d" suspends)" = 8 ] || fail "the guest was suspended $(value A "$d" suspends) times, not 8"
-[ -z "$(on B list)" ] || fail "a twin is left: $(on B list)"
+gone B || fail "a twin is left: $(on B list)"
 on A verify "$d" || fail "the guest's memory is not its own"
 
 # The power goes.

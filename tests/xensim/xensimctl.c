@@ -15,7 +15,7 @@ static const char usage[] =
     "  create mem=MIB [type=pvh|hvm] [present=MIB] [guest=SPEC]   prints the domid; it is paused\n"
     "      SPEC: rate=N,pages=N,choice=uniform|zipf|sequential,fill=full|sparse|zero|same,\n"
     "            words=N,kv=SLOTS,ram=random|zero,seed=N\n"
-    "  list | info D | destroy D | pause D | unpause D | resume D\n"
+    "  list | info D | destroy D | pause D | unpause D | resume D | log-off D\n"
     "  shutdown D CODE     at once, as by the hypervisor (2 = suspend)\n"
     "  ask D CODE          the guest does it at its next turn\n"
     "  manual D 0|1 | step D TICKS | write D PAGES | rate D PAGES_PER_S | poke D GFN WORD\n"

@@ -37,19 +37,19 @@ d=$(domid_of A g)
 went_on A "$d" 50
 
 ok save as A xl save g "$dir/g.save"
-[ -z "$(on A list)" ] || fail "the saved guest is still there"
+gone A || fail "the saved guest is still there"
 ok restore as A xl restore -e "$dir/g.save"
 d=$(domid_of A g)
 went_on A "$d" 50
 ticks=$(value A "$d" ticks)
 
 ok migrate as A xl migrate -e -s "$dir/ssh" g hostB
-[ -z "$(on A list)" ] || fail "the migrated guest is still at A"
+gone A || fail "the migrated guest is still at A"
 d=$(domid_of B g)
 went_on B "$d" "$ticks"
 ok shutdown as B xl shutdown -w g
 [ "$(value B "$d" code)" = 0 ] || fail "the guest has not powered off"
 ok destroy as B xl destroy g
-[ -z "$(on B list)" ] || fail "the guest is left at B"
+gone B || fail "the guest is left at B"
 [ "$failed" = 0 ] && echo "xl creates, saves, restores, migrates and shuts down"
 exit "$failed"

@@ -224,6 +224,12 @@ static int do_verify(struct request *r)
                                   : fail(r, EIO, "verify: the memory is not what the guest wrote");
 }
 
+static int do_log_off(struct request *r)
+{
+    sim_memory_log_off(&r->d->mem);
+    return 0;
+}
+
 /* What a client of the guest's table would ask, without a socket. */
 static int do_kv(struct request *r)
 {
@@ -316,6 +322,7 @@ static const struct command commands[] = {
     {"write", 1, do_write, false},
     {"rate", 1, do_rate, false},
     {"verify", 0, do_verify, false},
+    {"log-off", 0, do_log_off, false},
     {"kv", 0, do_kv, false},
     {"hash-suspends", 1, do_hash_suspends, false},
     {"balloon-out", 2, do_balloon_out, false},

@@ -163,7 +163,7 @@ static const struct name shadow_ops[] = {
 };
 
 static const struct name kinds[] = {
-    {SIM_MEMORY, "memory"}, {SIM_MAP, "map"}, {SIM_UNMAP, "unmap"}, {SIM_RESOURCE, "map_resource"},
+    {SIM_MEMORY, "memfd"}, {SIM_MAP, "map"}, {SIM_UNMAP, "unmap"}, {SIM_RESOURCE, "map_resource"},
     {SIM_RESOURCE_SIZE, "resource_size"}, {SIM_GRANT, "map_grant"}, {SIM_EVTCHN_OPEN, "evtchn_open"},
     {SIM_EVTCHN_NOTIFY, "evtchn_notify"}, {SIM_EVTCHN_BIND, "evtchn_bind"},
     {SIM_EVTCHN_VIRQ, "evtchn_virq"}, {SIM_EVTCHN_UNBIND, "evtchn_unbind"},
