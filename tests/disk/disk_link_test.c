@@ -22,6 +22,7 @@ struct world {
     uint64_t seq;
     struct disk_hello mine;
     char lost[256];
+    unsigned slow;
     char why[DISK_TEXT_MAX];
     uint8_t payload[DISK_PAYLOAD_MAX];
 };
@@ -35,6 +36,7 @@ static void event(struct disk *d, const char *text)
 {
     struct world *w = d->event_arg;
 
+    if (!strncmp(text, "slow ", 5)) w->slow++;
     if (!strncmp(text, "lost ", 5)) snprintf(w->lost, sizeof(w->lost), "%s", text + 5);
 }
 
@@ -457,6 +459,139 @@ static void t_primary_requests_out_of_turn_are_refused(void **state)
     end(w);
 }
 
+static void synchronise_primary(struct world *w, uint64_t rate)
+{
+    static const uint8_t none[DISK_CHECK_EXTENTS];
+    struct disk_frame f;
+
+    meet(w);
+    say(w, (struct disk_frame){.type = DISK_READY}, NULL);
+    while (disk_sync(&w->d, rate, w->why))
+        poll(NULL, 0, 1);
+    while (hear(w, &f) && f.type == DISK_CHECK)
+        say(w,
+            (struct disk_frame){
+                .type = DISK_DIFF, .offset = f.offset, .span = f.span, .payload = f.payload / 8},
+            none);
+    assert_int_equal(f.type, DISK_BARRIER);
+    say(w, (struct disk_frame){.type = DISK_SEALED}, NULL);
+    while (disk_protect(&w->d, w->why))
+        poll(NULL, 0, 1);
+}
+
+static void *write_until_full(void *arg)
+{
+    static uint8_t data[1 << 20];
+    struct world *w = arg;
+
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(disk_write(&w->d, data, sizeof(data), 0, false), 0);
+    return NULL;
+}
+
+/* The backup takes nothing: the guest waits no longer than the limit, and its writes succeed. */
+static void t_primary_slow_backup_is_dropped(void **state)
+{
+    struct world *w = begin(*state, true);
+
+    synchronise_primary(w, 0);
+    w->d.o.limit_ms = 100;
+    int64_t began = disk_now_ms();
+    write_until_full(w);
+    assert_true(disk_now_ms() - began < 5000);
+    pthread_mutex_lock(&w->d.lock);
+    assert_true(w->lost[0] != 0);
+    /* Still counted as protected, and all that it wrote is remembered. */
+    assert_true(w->d.state.secured);
+    assert_int_equal(disk_bitmap_dirty_bytes(&w->d.bitmap), 1 << 20);
+    pthread_mutex_unlock(&w->d.lock);
+    assert_int_equal(disk_unprotect(&w->d, w->why), 0);
+    assert_false(w->d.state.secured);
+    end(w);
+}
+
+static void t_primary_slow_backup_holds_the_guest_if_so_chosen(void **state)
+{
+    struct disk_frame alive = {.type = DISK_ALIVE};
+    struct world *w = begin(*state, true);
+    pthread_t guest;
+    unsigned slow = 0;
+
+    synchronise_primary(w, 0);
+    w->d.o.hold = true;
+    w->d.o.limit_ms = 500;
+    assert_int_equal(pthread_create(&guest, NULL, write_until_full, w), 0);
+    while (slow < 2) {
+        say(w, alive, NULL);
+        poll(NULL, 0, 20);
+        pthread_mutex_lock(&w->d.lock);
+        slow = w->slow;
+        assert_string_equal(w->lost, "");
+        pthread_mutex_unlock(&w->d.lock);
+    }
+    assert_int_equal(disk_unprotect(&w->d, w->why), 0);
+    pthread_join(guest, NULL);
+    end(w);
+}
+
+static void t_primary_silent_backup_is_lost(void **state)
+{
+    struct world *w = begin(*state, true);
+
+    w->d.o.limit_ms = 100;
+    meet(w);
+    say(w, (struct disk_frame){.type = DISK_READY}, NULL);
+    must_end(w);
+    assert_non_null(strstr(w->lost, "silent"));
+    end(w);
+}
+
+static void t_primary_synchronises_at_the_rate(void **state)
+{
+    struct world *w = begin(*state, true);
+    int64_t began = disk_now_ms();
+
+    synchronise_primary(w, 10 << 20); /* 2.5 MiB: 2 MiB must wait for their turn */
+    assert_true(disk_now_ms() - began >= 150);
+    end(w);
+}
+
+static void t_primary_own_disk_failing_ends_the_protection(void **state)
+{
+    struct world *w = begin(*state, true);
+    uint8_t data[512] = {1};
+
+    synchronise_primary(w, 0);
+    int fd = open(w->path, O_RDONLY | O_CLOEXEC);
+    assert_true(dup2(fd, w->d.store.fd) >= 0); /* each write fails from now on */
+    close(fd);
+    assert_int_not_equal(disk_write(&w->d, data, 512, 0, false), 0);
+    must_end(w);
+    assert_non_null(strstr(w->lost, "own disk"));
+    end(w);
+}
+
+static void t_primary_commits_between_barriers_only(void **state)
+{
+    struct world *w = begin(*state, true);
+    uint8_t data[512] = {1};
+
+    synchronise_primary(w, 0);
+    assert_int_not_equal(disk_commit(&w->d, 1, w->why), 0);
+    assert_int_equal(disk_write(&w->d, data, 512, 0, false), 0);
+    assert_int_equal(disk_barrier(&w->d, 1, w->why), 0);
+    assert_int_not_equal(disk_barrier(&w->d, 1, w->why), 0);
+    assert_int_equal(disk_barrier(&w->d, 2, w->why), 0);
+    /* Bits of both are cleared by the second. */
+    assert_int_equal(disk_commit(&w->d, 1, w->why), 0);
+    assert_true(disk_bitmap_dirty_bytes(&w->d.bitmap) > 0);
+    assert_int_equal(disk_commit(&w->d, 2, w->why), 0);
+    assert_int_equal(disk_bitmap_dirty_bytes(&w->d.bitmap), 0);
+    assert_int_not_equal(disk_commit(&w->d, 1, w->why), 0);
+    assert_int_not_equal(disk_commit(&w->d, 3, w->why), 0);
+    end(w);
+}
+
 /* The order on the link is the order on the disk, for writes that overlap. */
 static void *write_many(void *arg)
 {
@@ -478,17 +613,7 @@ static void t_primary_overlapping_writes_keep_their_order(void **state)
     struct disk_frame f;
     unsigned writes = 0;
 
-    meet(w);
-    say(w, (struct disk_frame){.type = DISK_READY}, NULL);
-    while (disk_sync(&w->d, 0, w->why))
-        poll(NULL, 0, 1);
-    while (hear(w, &f) && f.type == DISK_CHECK) {
-        struct disk_frame same = {
-            .type = DISK_DIFF, .offset = f.offset, .span = f.span, .payload = f.payload / 8};
-        uint8_t none[DISK_CHECK_EXTENTS] = {0};
-        say(w, same, none);
-    }
-    assert_int_equal(f.type, DISK_BARRIER);
+    synchronise_primary(w, 0);
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, write_many, w), 0);
     while (writes < 800 && hear(w, &f)) {
@@ -520,6 +645,12 @@ int main(void)
         TEST(t_primary_hostile_backup_ends_the_link),
         TEST(t_primary_newer_backup_is_refused),
         TEST(t_primary_requests_out_of_turn_are_refused),
+        TEST(t_primary_slow_backup_is_dropped),
+        TEST(t_primary_slow_backup_holds_the_guest_if_so_chosen),
+        TEST(t_primary_silent_backup_is_lost),
+        TEST(t_primary_synchronises_at_the_rate),
+        TEST(t_primary_own_disk_failing_ends_the_protection),
+        TEST(t_primary_commits_between_barriers_only),
         TEST(t_primary_overlapping_writes_keep_their_order),
     };
 
