@@ -29,7 +29,7 @@ struct remus_opts {
     const char *ssh;    /* "": host is the whole command */
     const char *arbiter, *stats, *netbuf_script;
     const char *compress; /* NULL: auto */
-    const char *twin; /* "auto", "warm", "cold"; NULL: auto */
+    const char *twin;     /* "auto", "warm", "cold"; NULL: auto */
     char self_name[65], peer_name[65];
     int interval_ms, limit_ms;
     bool unsafe, blackhole, no_netbuf, no_disk, no_monitor, help;
