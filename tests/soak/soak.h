@@ -110,6 +110,7 @@ extern enum who current;
 
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 xentoollog_logger *sim_logger(void);
+int64_t host_clock_ms(int host);
 libxl__clock proc_clock(enum who who);
 /* The loop was made by the caller; it runs from now on. */
 void proc_start(enum who who, libxl__loop *loop);
@@ -197,7 +198,9 @@ struct judge {
     char why[400];
     uint64_t suspends, counter_at[CHECKPOINTS_MAX]; /* at suspend n, modulo the array */
     uint64_t commit_delivered, ack_sent, ack_delivered;
-    uint64_t released; /* newest frame that left the primary */
+    uint64_t echo;        /* newest heartbeat whose echo came back: the primary's clock */
+    int64_t last_byte_ms; /* when the backup last read one: its clock */
+    uint64_t released;    /* newest frame that left the primary */
     uint64_t left_by_release;
     bool opened, promoted; /* the net buffer was removed; the copy ran */
     bool stop_delivered;   /* the twin was told to go */
@@ -213,6 +216,9 @@ void judge_suspended(void);
 void judge_opens(void);
 /* epoch 0: it was not held, or the buffer was opened. */
 void judge_frame_leaves(uint64_t seq, uint64_t epoch);
+void judge_backup_reads(void);
+/* The twin asks for the right to run, or takes it by its rule. */
+void judge_backup_asks(void);
 void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t arg);
 void judge_copy_runs(const uint64_t page[PAGES], uint64_t vcpu, uint64_t device);
 void judge_end(void);

@@ -30,7 +30,7 @@ static struct bytes prefix;
 bool copy_runs;
 
 static struct receiver {
-    bool half_built, started, ended, permitted, dropping;
+    bool half_built, started, permitted, dropping;
     struct bytes in; /* not understood yet */
     size_t at;
     int unit; /* of the stream, see take_unit */
@@ -69,7 +69,7 @@ static void domain_is_built(void *arg)
 
 static void stream_ends(struct child *c)
 {
-    rx.ended = true;
+    if (!setup.arbiter && !judge.admin_promoted) judge_backup_asks();
     after(chance(30) ? between(5, 50) : between(20, 2000), domain_is_built, c);
 }
 
@@ -291,6 +291,16 @@ bool twin_promoted(void)
 bool twin_waits(void)
 {
     return procs[TWIN].alive && twin.state == TWIN_WAITING;
+}
+
+ssize_t __real_read(int fd, void *buf, size_t n);
+ssize_t __wrap_read(int fd, void *buf, size_t n);
+ssize_t __wrap_read(int fd, void *buf, size_t n)
+{
+    ssize_t r = __real_read(fd, buf, n);
+
+    if (r > 0 && fd == twin_fd && current == TWIN) judge_backup_reads();
+    return r;
 }
 
 static void make_prefix(void)

@@ -234,6 +234,7 @@ void arbiter_begins(struct child *c)
 {
     int ms = chance(5) ? between(1000, 15000) : between(1, 200);
 
+    if (role_of(c) == 2) judge_backup_asks();
     if (ms >= 9000) refused(c); /* by our side's limit, or about so */
     after(between(0, ms), arbiter_claims, c);
     after(ms, arbiter_answers, c);

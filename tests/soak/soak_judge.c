@@ -3,7 +3,8 @@
  * Was everything promised kept? The judge knows what the guest did, which frames left, what passed on the link, and what ran in
  * the end. It never asks the product.
  *
- *  1. A frame of epoch n leaves only after ACK n was delivered (docs/misc/architecture.md, 5.1).
+ *  1. A frame of epoch n leaves only after ACK n was delivered (docs/misc/architecture.md, 5.1), under a valid lease: a heartbeat
+ *     that was sent less than a limit ago came back (5.2). The backup asks only after a limit of silence.
  *  2. None leaves after the copy runs, and the copy has everything that a frame could tell (5.2, 5.4).
  *  3. What the copy starts with is the guest at one suspend, whose COMMIT was delivered: every page, vcpu and device state (5.3).
  *  4. A guest that ended, or whose protection was ended, is not started again (5.6).
@@ -56,9 +57,25 @@ void judge_frame_leaves(uint64_t seq, uint64_t epoch)
     if (epoch) judge.left_by_release++;
     if (copy_runs)
         judge_fail("frame %lu leaves the primary while the copy runs", (unsigned long)seq);
+    if (epoch && host_clock_ms(0) - (int64_t)judge.echo >= setup.limit_ms)
+        judge_fail("frame %lu leaves, the lease ended %lld ms ago", (unsigned long)seq,
+                   (long long)(host_clock_ms(0) - (int64_t)judge.echo - setup.limit_ms));
     if (epoch > judge.ack_delivered)
         judge_fail("frame %lu of epoch %lu leaves, acknowledged is %lu", (unsigned long)seq,
                    (unsigned long)epoch, (unsigned long)judge.ack_delivered);
+}
+
+void judge_backup_reads(void)
+{
+    judge.last_byte_ms = host_clock_ms(1);
+}
+
+void judge_backup_asks(void)
+{
+    int64_t silence = host_clock_ms(1) - judge.last_byte_ms;
+
+    if (silence < setup.limit_ms && !happened(LINK_CORRUPTS_ANY))
+        judge_fail("the backup asks after %lld ms of silence", (long long)silence);
 }
 
 void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t arg)
@@ -74,6 +91,8 @@ void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t
                        (unsigned long)judge.commit_delivered);
     } else if (type == CHANNEL_ACK) {
         judge.ack_delivered = arg;
+    } else if (type == CHANNEL_ECHO && delivered) {
+        judge.echo = arg;
     }
 }
 

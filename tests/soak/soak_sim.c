@@ -167,6 +167,11 @@ static int64_t host_ms(int host, int64_t ms)
     return 1000000 + 777 * host + ms + ms * setup.drift_ppm[host] / 1000000;
 }
 
+int64_t host_clock_ms(int host)
+{
+    return host_ms(host, now_ms);
+}
+
 static int64_t proc_now(void *user)
 {
     return host_ms(((struct proc *)user)->host, now_ms);
