@@ -59,12 +59,14 @@ static void drop(struct sim_mapped *m)
 
 void sim_caller_dispose(struct sim_caller *c)
 {
-    while (c->mapped) {
-        struct sim_mapped *m = c->mapped;
+    struct sim_mapped *m;
+    unsigned int i;
 
-        c->mapped = m->next;
-        drop(m);
-    }
+    for (i = 0; i < SIM_BUCKETS; i++)
+        while ((m = c->mapped[i])) {
+            c->mapped[i] = m->next;
+            drop(m);
+        }
     sim_evtchn_caller_gone(c);
     if (c->port_pipe[0] >= 0) close(c->port_pipe[0]);
     if (c->port_pipe[1] >= 0) close(c->port_pipe[1]);
@@ -95,6 +97,11 @@ int sim_copy_out(struct sim_caller *c, uint64_t to, const void *from, size_t len
     return 0;
 }
 
+static struct sim_mapped **bucket(struct sim_caller *c, int64_t id)
+{
+    return &c->mapped[(uint64_t)id % SIM_BUCKETS];
+}
+
 /* The caller's mapping of m's frames, with a reference of the domain taken. */
 static int64_t keep(struct sim_caller *c, struct sim_mapped *m, uint64_t frames_at)
 {
@@ -104,8 +111,8 @@ static int64_t keep(struct sim_caller *c, struct sim_mapped *m, uint64_t frames_
     for (i = 0; i < m->count; i++)
         if (m->frames[i] != SIM_NO_FRAME) sim_memory_map(&m->domain->mem, m->frames[i]);
     m->id = ++c->last_id;
-    m->next = c->mapped;
-    c->mapped = m;
+    m->next = *bucket(c, m->id);
+    *bucket(c, m->id) = m;
     return m->id;
 }
 
@@ -235,7 +242,7 @@ int64_t sim_caller_unmap(struct sim_caller *c, int64_t id)
 {
     struct sim_mapped **at, *m;
 
-    for (at = &c->mapped; *at && (*at)->id != id; at = &(*at)->next)
+    for (at = bucket(c, id); *at && (*at)->id != id; at = &(*at)->next)
         ;
     m = *at;
     if (!m) return -EINVAL;
@@ -246,13 +253,15 @@ int64_t sim_caller_unmap(struct sim_caller *c, int64_t id)
 
 int64_t sim_caller_memory(struct sim_caller *c, const uint64_t *args, int *fd)
 {
-    struct sim_mapped *m;
+    const struct sim_mapped *m;
+    unsigned int i;
 
     /* Only whose pages it maps already, and the very instance that it maps. */
-    for (m = c->mapped; m; m = m->next)
-        if (m->domain->domid == args[0] && m->domain->instance == args[1]) {
-            *fd = m->domain->mem.fd;
-            return 0;
-        }
+    for (i = 0; i < SIM_BUCKETS; i++)
+        for (m = c->mapped[i]; m; m = m->next)
+            if (m->domain->domid == args[0] && m->domain->instance == args[1]) {
+                *fd = m->domain->mem.fd;
+                return 0;
+            }
     return -ESRCH;
 }

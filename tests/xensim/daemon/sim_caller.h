@@ -9,6 +9,8 @@
 
 #include "sim_domain.h"
 
+#define SIM_BUCKETS 1024
+
 struct sim_mapped {
     struct sim_mapped *next;
     struct sim_domain *domain; /* a reference */
@@ -20,8 +22,8 @@ struct sim_mapped {
 struct sim_caller {
     int fd;
     pid_t pid;
-    char comm[16]; /* the process's name, as the kernel has it */
-    struct sim_mapped *mapped;
+    char comm[16];                          /* the process's name, as the kernel has it */
+    struct sim_mapped *mapped[SIM_BUCKETS]; /* by id: an engine keeps tens of thousands */
     int64_t last_id;
     int port_pipe[2]; /* event channels; -1 until asked for */
     uint64_t corrupt; /* when not 0: the next output of this call gets a bit flipped */

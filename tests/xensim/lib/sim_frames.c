@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,19 +18,28 @@ int sim_frames_open(struct sim_frames *f)
 {
     f->fd = -1;
     f->instance = 0;
-    f->mappings = NULL;
+    memset(f->mappings, 0, sizeof(f->mappings));
     pthread_mutex_init(&f->lock, NULL);
     return sim_link_open(&f->link);
 }
 
+static struct sim_mapping **bucket(struct sim_frames *f, const void *addr)
+{
+    uintptr_t page = (uintptr_t)addr >> SIM_PAGE_SHIFT;
+
+    return &f->mappings[(page ^ page >> 9) % SIM_MAPPING_BUCKETS];
+}
+
 void sim_frames_close(struct sim_frames *f)
 {
-    while (f->mappings) {
-        struct sim_mapping *m = f->mappings;
+    struct sim_mapping *m;
+    unsigned int i;
 
-        f->mappings = m->next;
-        free(m);
-    }
+    for (i = 0; i < SIM_MAPPING_BUCKETS; i++)
+        while ((m = f->mappings[i])) {
+            f->mappings[i] = m->next;
+            free(m);
+        }
     if (f->fd >= 0) close(f->fd);
     pthread_mutex_destroy(&f->lock);
     sim_link_close(&f->link);
@@ -107,8 +117,8 @@ void *sim_frames_map(struct sim_frames *f, const struct sim_request *req, uint32
     if (m->addr) {
         m->count = count;
         m->id = id;
-        m->next = f->mappings;
-        f->mappings = m;
+        m->next = *bucket(f, m->addr);
+        *bucket(f, m->addr) = m;
     }
     pthread_mutex_unlock(&f->lock);
     if (m->addr) return m->addr;
@@ -123,7 +133,7 @@ int sim_frames_unmap(struct sim_frames *f, void *addr, size_t count)
     struct sim_mapping **at, *m;
 
     pthread_mutex_lock(&f->lock);
-    for (at = &f->mappings; *at && (*at)->addr != addr; at = &(*at)->next)
+    for (at = bucket(f, addr); *at && (*at)->addr != addr; at = &(*at)->next)
         ;
     m = *at;
     if (m && m->count == count) *at = m->next;

@@ -12,11 +12,12 @@
 #include "sim_link.h"
 
 struct sim_mapping;
+#define SIM_MAPPING_BUCKETS 1024
 
 struct sim_frames {
     struct sim_link link;
-    pthread_mutex_t lock; /* of what follows */
-    struct sim_mapping *mappings;
+    pthread_mutex_t lock;                              /* of what follows */
+    struct sim_mapping *mappings[SIM_MAPPING_BUCKETS]; /* by address */
     uint32_t domid, instance; /* whose memory fd is; instance 0 = nobody's */
     int fd;
 };
