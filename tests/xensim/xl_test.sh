@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-only
-# Debian's own xl, xenstored and xenconsoled: create, save, restore and migrate a guest between two simulated hosts, and
-# shut it down. The guest's state is followed from one to the other.
+# Debian's own xl, xenstored and xenconsoled, then with our helper, then our xl: create, save, restore and migrate a
+# guest between two simulated hosts, and shut it down. The guest's state is followed from one to the other.
 # shellcheck source=tests/xensim/lib.sh
 . "$(dirname "$0")/lib.sh"
 need_stock
@@ -30,26 +30,39 @@ went_on() {
 xen_host A
 xen_host B
 make_ssh
+# journey NAME: create, save, restore, migrate, shut down.
+journey() {
+    ok create as A xl create -e "$cfg"
+    d=$(domid_of A g)
+    [ -n "$d" ] || { fail "xl create made no guest"; exit 1; }
+    went_on A "$d" 50
+
+    ok save as A xl save g "$dir/g.save"
+    gone A || fail "the saved guest is still there"
+    ok restore as A xl restore -e "$dir/g.save"
+    d=$(domid_of A g)
+    went_on A "$d" 50
+    ticks=$(value A "$d" ticks)
+
+    ok migrate as A xl migrate -e -s "$dir/ssh" g hostB
+    gone A || fail "the migrated guest is still at A"
+    d=$(domid_of B g)
+    went_on B "$d" "$ticks"
+    ok shutdown as B xl shutdown -w g
+    [ "$(value B "$d" code)" = 0 ] || fail "the guest has not powered off"
+    ok destroy as B xl destroy g
+    gone B || fail "the guest is left at B"
+    echo "$1: created, saved, restored, migrated, shut down"
+}
+
 cfg=$(guest_config g rate=5000,pages=1000,choice=zipf,fill=sparse)
-ok create as A xl create -e "$cfg"
-d=$(domid_of A g)
-[ -n "$d" ] || { fail "xl create made no guest"; exit 1; }
-went_on A "$d" 50
-
-ok save as A xl save g "$dir/g.save"
-gone A || fail "the saved guest is still there"
-ok restore as A xl restore -e "$dir/g.save"
-d=$(domid_of A g)
-went_on A "$d" 50
-ticks=$(value A "$d" ticks)
-
-ok migrate as A xl migrate -e -s "$dir/ssh" g hostB
-gone A || fail "the migrated guest is still at A"
-d=$(domid_of B g)
-went_on B "$d" "$ticks"
-ok shutdown as B xl shutdown -w g
-[ "$(value B "$d" code)" = 0 ] || fail "the guest has not powered off"
-ok destroy as B xl destroy g
-gone B || fail "the guest is left at B"
-[ "$failed" = 0 ] && echo "xl creates, saves, restores, migrates and shuts down"
+LIBXL_SAVE_HELPER=$stock_helper
+export LIBXL_SAVE_HELPER
+journey "Debian's xl and helper"
+LIBXL_SAVE_HELPER=$our_helper
+journey "Debian's xl with our helper"
+mkdir "$dir/bin"
+ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
+export XENSIM_PATH="$dir/bin"
+journey "our xl"
 exit "$failed"
