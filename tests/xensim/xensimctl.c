@@ -41,7 +41,7 @@ static int join(int argc, char **argv, char *line)
 
 int main(int argc, char **argv)
 {
-    char line[LINE_MAX_BYTES], *answer = calloc(1, ANSWER_MAX_BYTES);
+    static char line[LINE_MAX_BYTES], answer[ANSWER_MAX_BYTES];
     struct sim_link link;
     struct sim_request req = {SIM_CONTROL, 0, {0}};
     int64_t r;
@@ -50,7 +50,7 @@ int main(int argc, char **argv)
         fputs(usage, argc < 2 ? stderr : stdout);
         return argc < 2 ? 2 : 0;
     }
-    if (!answer || join(argc, argv, line)) {
+    if (join(argc, argv, line)) {
         fprintf(stderr, "xensimctl: too many words\n");
         return 2;
     }
@@ -69,6 +69,5 @@ int main(int argc, char **argv)
     else
         fputs(answer, stdout);
     sim_link_close(&link);
-    free(answer);
     return r < 0 ? 1 : 0;
 }

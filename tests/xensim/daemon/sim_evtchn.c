@@ -116,7 +116,7 @@ static int64_t bind_remote(struct sim_caller *c, uint32_t domid, uint64_t remote
     if (!remote || remote->domid != domid || remote->state != PORT_UNBOUND || remote->remote_domid)
         return -EINVAL;
     number = new_port(PORT_INTERDOMAIN, 0, c);
-    if (number < 0) return number;
+    if (number <= 0) return number;
     ports[number - 1].remote_domid = domid;
     ports[number - 1].remote_port = (uint32_t)remote_port;
     remote->state = PORT_INTERDOMAIN;
