@@ -217,6 +217,42 @@ static void t_journal_round_the_ring_keeps_all(void **state)
     disk_store_dispose(&s);
 }
 
+static void t_journal_rewound_stays_small_and_recovers(void **state)
+{
+    struct folder *f = *state;
+    struct disk_journal j;
+    struct disk_store s;
+    struct stat st;
+
+    open_store(&s, folder_file(f, "disk"));
+    open_journal(&j, f);
+    for (unsigned e = 1; e <= 100; e++) {
+        put_epoch(&j, e);
+        if (e % 3 == 0) { /* killed before the commit: the epoch is lost, and sent again */
+            disk_journal_dispose(&j);
+            assert_true(open_journal(&j, f));
+            assert_int_equal(recover(&j, &s), e - 1);
+            assert_int_equal(epoch_of(&s), e - 1);
+            put_epoch(&j, e);
+        }
+        assert_int_equal(disk_journal_commit(&j, e), 0);
+        if (e % 5 == 0) {
+            disk_journal_dispose(&j);
+            assert_true(open_journal(&j, f));
+        }
+        disk_journal_rewind(&j); /* not empty: nothing happens */
+        assert_int_equal(recover(&j, &s), e);
+        assert_int_equal(epoch_of(&s), e);
+        disk_journal_release(&j);
+        disk_journal_rewind(&j);
+        assert_int_equal(j.tail, 0);
+    }
+    assert_int_equal(fstat(j.fd, &st), 0);
+    assert_true(st.st_size < 3 * 4096 + 16384);
+    disk_journal_dispose(&j);
+    disk_store_dispose(&s);
+}
+
 static void t_journal_full_takes_no_more_until_released(void **state)
 {
     struct folder *f = *state;
@@ -264,6 +300,7 @@ int main(void)
         TEST(t_journal_old_session_is_not_replayed),
         TEST(t_journal_damaged_anywhere_gives_one_whole_epoch),
         TEST(t_journal_round_the_ring_keeps_all),
+        TEST(t_journal_rewound_stays_small_and_recovers),
         TEST(t_journal_full_takes_no_more_until_released),
         TEST(t_journal_record_outside_the_disk_is_refused),
     };

@@ -86,6 +86,7 @@ struct disk {
     pthread_t applier;
     bool applier_runs;
     bool applying;
+    bool appending; /* the link's thread writes at the journal's head */
 
     /* Called with the lock held, must not block: "lost ...", without "event". */
     void (*event)(struct disk *d, const char *text);

@@ -27,6 +27,7 @@ static int apply_committed(struct disk *d)
     if (!r) r = disk_journal_flush(&d->journal);
     pthread_mutex_lock(&d->lock);
     if (!r) disk_journal_release(&d->journal);
+    if (!r && !d->appending) disk_journal_rewind(&d->journal);
     d->applying = false;
     return r;
 }

@@ -255,9 +255,11 @@ static void record(struct disk *d, struct disk_link *l, const struct disk_frame 
 
     if (!wait_journal(d, l, f->payload, false)) return;
     d->phase = DISK_PROTECTED;
+    d->appending = true;
     pthread_mutex_unlock(&d->lock);
     int r = disk_journal_append(&d->journal, f, l->payload, &head);
     pthread_mutex_lock(&d->lock);
+    d->appending = false;
     if (r) {
         refuse(d, l, "the backup's journal failed: %s", strerror(-r));
         return;
@@ -273,9 +275,11 @@ static void seal(struct disk *d, struct disk_link *l, const struct disk_frame *f
 
     if (!wait_journal(d, l, 0, true)) return;
     d->phase = DISK_PROTECTED;
+    d->appending = true;
     pthread_mutex_unlock(&d->lock);
     int r = disk_journal_append_seal(&d->journal, f->epoch, &head);
     pthread_mutex_lock(&d->lock);
+    d->appending = false;
     if (r) {
         refuse(d, l, "the backup's journal failed: %s", strerror(-r));
         return;

@@ -360,3 +360,10 @@ void disk_journal_release(struct disk_journal *j)
 {
     j->reusable = j->tail;
 }
+
+/* The slots on the medium say that all is applied, so it does not matter which tail they have; and
+ * old records there have lower sequence numbers. The next commit writes the new tail. */
+void disk_journal_rewind(struct disk_journal *j)
+{
+    if (j->head == j->reusable && j->committed == j->applied) j->tail = j->head = j->reusable = 0;
+}

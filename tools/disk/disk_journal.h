@@ -82,5 +82,8 @@ int disk_journal_publish_applied(struct disk_journal *j, const struct disk_seal 
 /* Without the lock: puts it on the medium. Then, under the lock, the space may be used again. */
 int disk_journal_flush(struct disk_journal *j);
 void disk_journal_release(struct disk_journal *j);
+/* Under the lock, while nobody appends: an empty journal begins at the start of its ring again, so that
+ * a quiet guest's stays small. */
+void disk_journal_rewind(struct disk_journal *j);
 
 #endif
