@@ -4,6 +4,8 @@
  *
  *   soak [--runs N] [--from SEED]     N runs, each in a process of its own; the seeds that failed are told
  *   soak --seed N [-v]                one run again, with what happened in it
+ *   soak --calls N                    N protections again and again, each time with another call to the system that fails
+ *   soak --seed N --fail WHO:CALL [-v]    one of those again
  *   soak --epochs N                   one long protection: memory must not grow
  */
 #include <errno.h>
@@ -254,9 +256,8 @@ static void start_all(void)
     primary_start(fds[0]);
 }
 
-bool soak_run(uint64_t seed)
+bool soak_run(void)
 {
-    setup_from_seed(seed);
     start_all();
     sim_run(all_over);
     judge_end();
@@ -305,31 +306,79 @@ bool soak_epochs(uint64_t epochs)
 
 /* ---- many runs ---- */
 
-static int run_apart(uint64_t seed, int *kind)
+enum { RUN_FAILED = 1, RUN_PROMOTED = 10, RUN_STAYED, RUN_NEITHER, RUN_NO_CALL };
+
+static const char *title(void)
+{
+    static char text[100];
+
+    snprintf(text, sizeof(text), "seed %lu", (unsigned long)setup.seed);
+    if (setup.fail_call)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), " --fail %s:%lu",
+                 setup.fail_who == XL ? "xl" : "twin", (unsigned long)setup.fail_call);
+    return text;
+}
+
+static const char *first_fault(void)
+{
+    return fault_name(setup.nr_faults ? setup.faults[0].kind : FAULT_NONE);
+}
+
+/* The run of the setup in a process of its own. */
+static int run_apart(void)
 {
     int status;
     pid_t pid = fork();
 
-    setup_from_seed(seed);
-    *kind = setup.nr_faults ? (int)setup.faults[0].kind : FAULT_NONE;
     if (!pid) {
         alarm(RUN_SECONDS);
-        if (!soak_run(seed)) {
-            printf("seed %lu (%s): %s\n", (unsigned long)seed, fault_name((enum fault_kind) * kind),
-                   judge.why);
+        if (!soak_run()) {
+            printf("%s (%s): %s\n", title(), first_fault(), judge.why);
             fflush(stdout);
-            _exit(1);
+            _exit(RUN_FAILED);
         }
-        _exit(judge.promoted ? 10 : judge.opened ? 11 : 12);
+        if (setup.fail_call && !judge.call_failed) _exit(RUN_NO_CALL);
+        _exit(judge.promoted ? RUN_PROMOTED : judge.opened ? RUN_STAYED : RUN_NEITHER);
     }
     if (pid < 0 || waitpid(pid, &status, 0) != pid) {
         perror("soak");
         exit(1);
     }
     if (WIFEXITED(status)) return WEXITSTATUS(status);
-    printf("seed %lu (%s): died by signal %d\n", (unsigned long)seed,
-           fault_name((enum fault_kind) * kind), WTERMSIG(status));
-    return 1;
+    printf("%s (%s): died by signal %d\n", title(), first_fault(), WTERMSIG(status));
+    return RUN_FAILED;
+}
+
+/* Short, so that there are not too many calls; every second one without another fault. */
+static void setup_for_calls(uint64_t seed)
+{
+    setup_from_seed(seed);
+    setup.checkpoints = 2;
+    setup.slow_percent = setup.receiver_bytes = 0;
+    if (seed % 2) setup.nr_faults = 0;
+}
+
+/* Each call of the primary's process, then each of the twin's, fails once. */
+static int run_calls(uint64_t seeds)
+{
+    static const enum who processes[] = {XL, TWIN};
+    unsigned long runs = 0, failed = 0;
+
+    for (uint64_t seed = 1; seed <= seeds; seed++)
+        for (int i = 0; i < 2; i++)
+            for (uint64_t n = 1;; n++) {
+                int how;
+
+                setup_for_calls(seed);
+                setup.fail_who = (int)processes[i];
+                setup.fail_call = n;
+                how = run_apart();
+                if (how == RUN_NO_CALL) break;
+                runs++;
+                failed += how < RUN_PROMOTED;
+            }
+    printf("%lu runs, each with another call that fails: %lu failed\n", runs, failed);
+    return failed ? 1 : 0;
 }
 
 static int run_many(uint64_t from, uint64_t runs)
@@ -338,12 +387,13 @@ static int run_many(uint64_t from, uint64_t runs)
     int kind, how;
 
     for (uint64_t seed = from; seed < from + runs; seed++) {
-        how = run_apart(seed, &kind);
-        kinds[kind]++;
-        promoted += how == 10;
-        stayed += how == 11;
-        neither += how == 12;
-        failed += how < 10;
+        setup_from_seed(seed);
+        how = run_apart();
+        kinds[setup.nr_faults ? setup.faults[0].kind : FAULT_NONE]++;
+        promoted += how == RUN_PROMOTED;
+        stayed += how == RUN_STAYED;
+        neither += how == RUN_NEITHER;
+        failed += how < RUN_PROMOTED;
     }
     for (kind = 0; kind < FAULT_KINDS; kind++)
         printf("%6u  %s\n", kinds[kind], fault_name((enum fault_kind)kind));
@@ -367,12 +417,39 @@ static uint64_t number(const char *option, const char *text)
     return value;
 }
 
+/* xl:N or twin:N */
+static void take_fail(const char *text)
+{
+    const char *colon = strchr(text, ':');
+
+    if (!colon || (strncmp(text, "xl:", 3) && strncmp(text, "twin:", 5))) {
+        fprintf(stderr, "soak: --fail is '%s': say xl:N or twin:N\n", text);
+        exit(2);
+    }
+    setup.fail_who = *text == 'x' ? XL : TWIN;
+    setup.fail_call = number("--fail", colon + 1);
+}
+
+static int run_one(uint64_t seed, const char *fail)
+{
+    if (fail)
+        setup_for_calls(seed);
+    else
+        setup_from_seed(seed);
+    if (fail) take_fail(fail);
+    soak_run();
+    printf("%s: %s\n", title(), judge.failed ? judge.why : "nothing wrong");
+    return judge.failed;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option opts[] = {{"runs", 1, NULL, 'n'},    {"from", 1, NULL, 'f'},
-                                         {"seed", 1, NULL, 's'},    {"epochs", 1, NULL, 'e'},
+                                         {"seed", 1, NULL, 's'},    {"fail", 1, NULL, 'F'},
+                                         {"calls", 1, NULL, 'c'},   {"epochs", 1, NULL, 'e'},
                                          {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0}};
-    uint64_t runs = 200, from = 1, seed = 0, epochs = 0;
+    uint64_t runs = 200, from = 1, seed = 0, epochs = 0, calls = 0;
+    const char *fail = NULL;
     int o;
 
     while ((o = getopt_long(argc, argv, "v", opts, NULL)) != -1) {
@@ -380,6 +457,8 @@ int main(int argc, char **argv)
         if (o == 'f') from = number("--from", optarg);
         if (o == 's') seed = number("--seed", optarg);
         if (o == 'e') epochs = number("--epochs", optarg);
+        if (o == 'c') calls = number("--calls", optarg);
+        if (o == 'F') fail = optarg;
         if (o == 'v') verbose = true;
         if (o == '?') return 2;
     }
@@ -389,14 +468,10 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (epochs) {
-        bool ok = soak_epochs(epochs);
-
-        if (!ok) printf("%s\n", judge.why);
-        return !ok;
-    }
-    if (!seed) return run_many(from, runs);
-    soak_run(seed);
-    printf("seed %lu: %s\n", (unsigned long)seed, judge.failed ? judge.why : "nothing wrong");
-    return judge.failed;
+    if (calls) return run_calls(calls);
+    if (seed) return run_one(seed, fail);
+    if (!epochs) return run_many(from, runs);
+    if (soak_epochs(epochs)) return 0;
+    printf("%s\n", judge.why);
+    return 1;
 }

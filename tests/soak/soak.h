@@ -81,6 +81,8 @@ struct setup {
     uint64_t checkpoints;                  /* ends by itself after that many */
     struct fault faults[2];
     int nr_faults;
+    int fail_who; /* the n-th call of this process to the system fails, n = fail_call; 0: none */
+    uint64_t fail_call;
 };
 extern struct setup setup;
 extern bool verbose;
@@ -126,6 +128,9 @@ void sim_run(bool (*over)(void));
 void sim_some(void); /* a few steps */
 void sim_start(void);
 int files_of(enum who who);
+/* Is this the call that is to fail? */
+bool sim_call_fails(void);
+extern uint64_t sim_calls; /* of setup.fail_who, so far */
 /* The file that was just opened belongs to the process whose turn it is. */
 void sim_own(int fd);
 
@@ -208,6 +213,7 @@ struct judge {
     int64_t fault_ms, settled_ms, promoted_ms;
     bool refused_primary, refused_backup; /* by the witness */
     bool admin_promoted;
+    bool call_failed; /* the one of the setup */
 };
 extern struct judge judge;
 void judge_start(void);

@@ -27,6 +27,7 @@ static libxl__twin twin;
 static int twin_fd = -1, finishes;
 static enum twin_outcome outcome;
 static struct bytes prefix;
+static bool never_started;
 bool copy_runs;
 
 static struct receiver {
@@ -280,7 +281,7 @@ static void twin_finished(libxl__egc *egc, libxl__twin *t, enum twin_outcome how
 
 bool twin_finished_once(void)
 {
-    return finishes == 1;
+    return finishes == 1 || (never_started && judge.call_failed);
 }
 
 bool twin_promoted(void)
@@ -297,8 +298,13 @@ ssize_t __real_read(int fd, void *buf, size_t n);
 ssize_t __wrap_read(int fd, void *buf, size_t n);
 ssize_t __wrap_read(int fd, void *buf, size_t n)
 {
-    ssize_t r = __real_read(fd, buf, n);
+    ssize_t r;
 
+    if (sim_call_fails()) {
+        errno = EIO;
+        return -1;
+    }
+    r = __real_read(fd, buf, n);
     if (r > 0 && fd == twin_fd && current == TWIN) judge_backup_reads();
     return r;
 }
@@ -323,6 +329,7 @@ void backup_start(int fd)
     rx = (struct receiver){0};
     copy_runs = false;
     finishes = 0;
+    never_started = false;
     twin_fd = fd;
     make_prefix();
     current = TWIN;
@@ -347,7 +354,8 @@ void backup_start(int fd)
     twin.message = twin_tells;
     twin.finished = twin_finished;
     proc_start(TWIN, twin.loop);
-    if (libxl__twin_start(&twin)) abort();
+    /* One that cannot start is over at once. */
+    if (libxl__twin_start(&twin)) never_started = true;
     current = NOBODY;
 }
 
@@ -356,7 +364,7 @@ void backup_look(void)
 {
     libxl__loop *loop = twin.loop;
 
-    if (!procs[TWIN].alive || !finishes) return;
+    if (!procs[TWIN].alive || (!finishes && !never_started)) return;
     libxl__twin_dispose(&twin);
     close(twin_fd);
     assert(procs[TWIN].loop == loop);

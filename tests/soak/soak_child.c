@@ -28,7 +28,7 @@ int __real_pipe2(int fds[2], int flags);
 int __wrap_pipe2(int fds[2], int flags);
 int __wrap_pipe2(int fds[2], int flags)
 {
-    int r = __real_pipe2(fds, flags);
+    int r = sim_call_fails() ? -1 : __real_pipe2(fds, flags);
 
     if (r) return r;
     sim_own(fds[0]);
@@ -115,6 +115,7 @@ pid_t libxl__ev_child_fork(libxl__loop *loop, libxl__ev_child *ev, libxl__ev_chi
     struct child *c = &children[nr_children];
 
     assert(nr_children < CHILDREN_MAX);
+    if (sim_call_fails()) return ERROR_FAIL;
     *c = (struct child){
         .kind = backup_child_kind(ev), .parent = current, .in = -1, .err = -1, .alive = true};
     c->parent_alive = true;

@@ -153,12 +153,8 @@ static void copies(void)
     after(between(0, 3), copied, (void *)h.number);
 }
 
-void libxl__save_callout_reply(libxl__save_callout *co, int value)
+static void hears(int value)
 {
-    co->asked = false;
-    if (h.step == GONE) return;
-    assert(h.asking);
-    h.asking = false;
     switch (h.step) {
     case LOGDIRTY_ON:
         if (value) {
@@ -189,6 +185,19 @@ void libxl__save_callout_reply(libxl__save_callout *co, int value)
     default:
         judge_fail("an answer to a helper that did not ask");
     }
+}
+
+void libxl__save_callout_reply(libxl__save_callout *co, int value)
+{
+    enum who asker = current;
+
+    co->asked = false;
+    if (h.step == GONE) return;
+    assert(h.asking);
+    h.asking = false;
+    current = NOBODY; /* what it does is not the asker's doing */
+    hears(value);
+    current = asker;
 }
 
 static void drained(void)

@@ -105,7 +105,7 @@ static bool is_committed_state(uint64_t counter)
 
 static bool silence_is_possible(void)
 {
-    return setup.nr_faults || setup.slow_percent;
+    return setup.nr_faults || setup.slow_percent || judge.call_failed;
 }
 
 void judge_copy_runs(const uint64_t page[PAGES], uint64_t vcpu, uint64_t device)
@@ -168,18 +168,19 @@ static bool may_wait(void)
     bool nobody_home = happened(GUARD_AND_XL_KILLED);
 
     if (guest.ended || setup.nr_faults > 1 || happened(LINK_CORRUPTS_ANY)) return true;
+    if (setup.nr_faults && judge.call_failed) return true;
     if (judge.stop_delivered && (primary_is_dead() || nobody_home || setup.rule_backup))
         return true;
     if (setup.arbiter && (!setup.witness_for_primary || !setup.witness_for_backup)) return true;
     if (judge.refused_primary && judge.refused_backup) return true;
     if (judge.refused_backup && (primary_is_dead() || nobody_home)) return true;
     if (setup.arbiter && judge.refused_primary)
-        if (backup_in_trouble() || !backup_has_something()) return true;
+        if (backup_in_trouble() || !backup_has_something() || judge.call_failed) return true;
     if (setup.arbiter || setup.rule_backup) {
         /* The backup takes over if it has something and is well. */
         if (primary_is_dead() || nobody_home)
             return !backup_has_something() || backup_in_trouble() || !silence_is_possible();
-        return !setup.arbiter && (!backup_has_something() || backup_is_dumb());
+        return !setup.arbiter && (!backup_has_something() || backup_is_dumb() || judge.call_failed);
     }
     return primary_is_dead() || nobody_home;
 }
@@ -228,7 +229,9 @@ static void judge_bound(void)
     int64_t bound = 4 * setup.limit_ms + (setup.arbiter ? 31000 : 0) + 6000;
     int64_t done = judge.promoted ? judge.promoted_ms : judge.settled_ms;
 
-    if (setup.nr_faults != 1 || judge.fault_ms < 0 || done < 0 || judge.admin_promoted) return;
+    if (setup.nr_faults != 1 || judge.call_failed || judge.fault_ms < 0 || done < 0 ||
+        judge.admin_promoted)
+        return;
     if (!judge.promoted && completions() && !completion_result()) return; /* it ended on purpose */
     if (!judge.suspends) bound += 10000; /* the peer may need that long until its HELLO */
     if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
@@ -243,7 +246,7 @@ static void judge_bound(void)
 /* Nobody does anything by itself: before the fault the protection stands, without one it ends as it was told. */
 static void judge_order(void)
 {
-    if (setup.slow_percent || !completions()) return;
+    if (setup.slow_percent || judge.call_failed || !completions()) return;
     if (completion_result() &&
         (!setup.nr_faults || judge.fault_ms < 0 || judge.settled_ms < judge.fault_ms))
         judge_fail("ended with %d before anything happened", completion_result());

@@ -102,6 +102,42 @@ xentoollog_logger *sim_logger(void)
     return &lg;
 }
 
+/* ---- the call that fails ---- */
+
+uint64_t sim_calls;
+
+bool sim_call_fails(void)
+{
+    if (!setup.fail_call || (int)current != setup.fail_who || ++sim_calls != setup.fail_call)
+        return false;
+    judge.call_failed = true;
+    say("FAULT: call %lu fails", (unsigned long)sim_calls);
+    return true;
+}
+
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_malloc(size_t n)
+{
+    return sim_call_fails() ? NULL : __real_malloc(n);
+}
+
+void *__real_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_realloc(void *p, size_t n)
+{
+    return sim_call_fails() ? NULL : __real_realloc(p, n);
+}
+
+ssize_t __real_write(int fd, const void *buf, size_t n);
+ssize_t __wrap_write(int fd, const void *buf, size_t n);
+ssize_t __wrap_write(int fd, const void *buf, size_t n)
+{
+    if (!sim_call_fails()) return __real_write(fd, buf, n);
+    errno = EIO;
+    return -1;
+}
+
 /* ---- files: whose they are, so that a kill can close them ---- */
 
 static void own(int fd)
@@ -123,7 +159,7 @@ int __real_socketpair(int domain, int type, int protocol, int sv[2]);
 int __wrap_socketpair(int domain, int type, int protocol, int sv[2]);
 int __wrap_socketpair(int domain, int type, int protocol, int sv[2])
 {
-    int r = __real_socketpair(domain, type, protocol, sv);
+    int r = sim_call_fails() ? -1 : __real_socketpair(domain, type, protocol, sv);
 
     if (!r) own(sv[0]);
     if (!r) own(sv[1]);
@@ -134,7 +170,7 @@ int __real_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags)
 {
-    int fd = __real_memfd_create(name, flags);
+    int fd = sim_call_fails() ? -1 : __real_memfd_create(name, flags);
 
     own(fd);
     return fd;
@@ -333,7 +369,7 @@ void sim_start(void)
     static const char *const names[PROCS] = {"xl", "twin", "guard"};
 
     now_ms = 0;
-    turn_count = event_seq = 0;
+    turn_count = event_seq = sim_calls = 0;
     nr_events = 0;
     memset(owner_of, 0, sizeof(owner_of));
     memset(nr_posts, 0, sizeof(nr_posts));
