@@ -86,7 +86,9 @@ static bool in_p2m(int32_t mfn)
 
 static void release(int32_t mfn)
 {
-    if (!pins[mfn] && !in_p2m(mfn)) owner[mfn] = 0;
+    if (pins[mfn] || in_p2m(mfn)) return;
+    if (owner[mfn] == FAKE_BACKUP && fake_room >= 0) fake_room++;
+    owner[mfn] = 0;
 }
 
 void fake_populate(uint32_t domid, uint32_t gfn)
@@ -370,7 +372,6 @@ int xc_domain_decrease_reservation_exact(xc_interface *xch, uint32_t domid, unsi
     for (i = 0; i < n; i++) {
         if (gfns[i] >= FAKE_GFNS || dom->mfn[gfns[i]] < 0) return -1;
         fake_give_back(domid, (uint32_t)gfns[i]);
-        if (fake_room >= 0) fake_room++;
     }
     return 0;
 }
