@@ -21,31 +21,20 @@ until_suspends() {
         sleep 0.01
     done
 }
-# guest WORDS...: what only a running guest can do, so not in the midst of a checkpoint.
-guest() {
-    what=$1
-    shift
-    tries=0
-    until on A "$what" "$d" "$@" 2>"$dir/guest"; do
-        tries=$((tries + 1))
-        [ $tries -lt 300 ] || { fail "$what $*: $(cat "$dir/guest")"; return; }
-        sleep 0.005
-    done
-}
 # Above the dirtier's set, below the end of RAM.
 until_suspends 3
-guest balloon-out 2000 300
+guest A "$d" balloon-out 2000 300
 until_suspends 6
-guest balloon-in 2000 100
-guest poke 2010 111
+guest A "$d" balloon-in 2000 100
+guest A "$d" poke 2010 111
 # Gone and back between two checkpoints: another page at the same place.
 until_suspends 10
-guest balloon-out 2500 20
-guest balloon-in 2500 20
-guest poke 2505 222
+guest A "$d" balloon-out 2500 20
+guest A "$d" balloon-in 2500 20
+guest A "$d" poke 2505 222
 until_suspends 15
-guest balloon-in 2100 200
-guest poke 2299 333
+guest A "$d" balloon-in 2100 200
+guest A "$d" poke 2299 333
 wait $trip || fail "$(cat "$dir/out" "$dir/err")"
 
 hash=$(sed 's/.*hash=//' "$dir/out")

@@ -90,6 +90,17 @@ gone() {
         sleep 0.02
     done
 }
+# guest NAME DOMID COMMAND WORDS...: what only a guest that runs can do, so not in the midst of a checkpoint.
+guest() {
+    where=$1 domid=$2 what=$3
+    shift 3
+    tries=0
+    until on "$where" "$what" "$domid" "$@" 2>"$dir/guest"; do
+        tries=$((tries + 1))
+        [ $tries -lt 300 ] || { fail "$what $*: $(cat "$dir/guest")"; return 1; }
+        sleep 0.005
+    done
+}
 # roundtrip A DOMID HELPER B DOMID HELPER KEY=VALUE...: B may be "-".
 roundtrip() {
     from=$dir/$1/xen.sock to=$4

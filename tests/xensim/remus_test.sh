@@ -37,7 +37,7 @@ until [ "$(value A "$d" suspends)" -ge 14 ]; do
     [ $tries -lt 500 ] || { fail "no checkpoints: $(tail -n 5 "$dir/remus.out")"; exit 1; }
     sleep 0.02
 done
-[ "$(on A kv "$d" SET name some words)" = OK ] || fail "the guest's table takes nothing"
+[ "$(guest A "$d" kv SET name some words)" = OK ] || fail "the guest's table takes nothing"
 # What was there at a checkpoint that the backup acknowledged: the next one began after this, and a third after its ack.
 ticks=$(value A "$d" ticks)
 suspends=$(($(value A "$d" suspends) + 3))
@@ -58,7 +58,7 @@ e=$(as B "$stock_bin/xl" domid g 2>/dev/null)
 [ -n "$e" ] || { fail "no guest of that name at B: $(as B "$stock_bin/xl" list)"; exit 1; }
 [ "$(value B "$e" ticks)" -ge "$ticks" ] || fail "the guest at B is older than a checkpoint that was acknowledged"
 on B verify "$e" || fail "the memory at B is not what the guest wrote"
-[ "$(on B kv "$e" GET name)" = "VALUE some words" ] || fail "the table at B lacks what it had at a checkpoint"
+[ "$(guest B "$e" kv GET name)" = "VALUE some words" ] || fail "the table at B lacks what it had at a checkpoint"
 ticks=$(value B "$e" ticks)
 sleep 0.1
 [ "$(value B "$e" ticks)" -gt "$ticks" ] || fail "the guest at B does not run"

@@ -285,7 +285,7 @@ int64_t sim_cpu_get_context_partial(struct sim_caller *c, const struct sim_domai
 int64_t sim_cpu_get_vcpu(struct sim_caller *c, const struct sim_domain *d,
                          const struct xen_domctl_vcpucontext *op)
 {
-    vcpu_guest_context_t ctx;
+    vcpu_guest_context_t ctx = {0};
 
     if (op->vcpu) return -EINVAL;
     memset(&ctx, 0, sizeof(ctx));
@@ -300,7 +300,7 @@ int64_t sim_cpu_get_vcpu(struct sim_caller *c, const struct sim_domain *d,
 int64_t sim_cpu_set_vcpu(struct sim_caller *c, struct sim_domain *d,
                          const struct xen_domctl_vcpucontext *op)
 {
-    vcpu_guest_context_t ctx;
+    vcpu_guest_context_t ctx = {0};
 
     if (op->vcpu) return -EINVAL;
     if (sim_copy_in(c, &ctx, (uintptr_t)op->ctxt.p, sizeof(ctx))) return -EFAULT;

@@ -247,7 +247,7 @@ static int64_t do_domain(struct sim_caller *c, struct xen_domctl *op)
 int64_t sim_domctl(struct sim_caller *c, uint64_t arg)
 {
     struct sim_domain *created = NULL;
-    struct xen_domctl op;
+    struct xen_domctl op = {0};
     int64_t rc;
 
     if (sim_copy_in(c, &op, arg, sizeof(op))) return -EFAULT;

@@ -209,7 +209,7 @@ void sim_evtchn_domain_gone(uint32_t domid)
 
 static int64_t op_alloc_unbound(struct sim_caller *c, uint64_t arg)
 {
-    struct evtchn_alloc_unbound a;
+    struct evtchn_alloc_unbound a = {0};
     int64_t number;
 
     if (sim_copy_in(c, &a, arg, sizeof(a))) return -EFAULT;
@@ -243,7 +243,7 @@ static void fill_status(const struct port *p, struct evtchn_status *a)
 
 static int64_t op_status(struct sim_caller *c, uint64_t arg)
 {
-    struct evtchn_status a;
+    struct evtchn_status a = {0};
     struct port *p;
 
     if (sim_copy_in(c, &a, arg, sizeof(a))) return -EFAULT;
@@ -256,7 +256,7 @@ static int64_t op_status(struct sim_caller *c, uint64_t arg)
 
 static int64_t op_reset(struct sim_caller *c, uint64_t arg)
 {
-    struct evtchn_reset a;
+    struct evtchn_reset a = {0};
 
     if (sim_copy_in(c, &a, arg, sizeof(a))) return -EFAULT;
     if (!a.dom || a.dom == DOMID_SELF) return -EPERM;

@@ -11,7 +11,7 @@
 
 int64_t sim_hvm_op(struct sim_caller *c, uint64_t op, uint64_t arg)
 {
-    struct xen_hvm_param p;
+    struct xen_hvm_param p = {0};
     struct sim_domain *d;
 
     if (op != HVMOP_get_param && op != HVMOP_set_param) return -ENOSYS;
@@ -48,7 +48,7 @@ int64_t sim_remote_shutdown(uint32_t domid, uint64_t reason)
 
 int64_t sim_sched_op(struct sim_caller *c, uint64_t op, uint64_t arg)
 {
-    struct sched_remote_shutdown r;
+    struct sched_remote_shutdown r = {0};
 
     if (op != SCHEDOP_remote_shutdown) return -ENOSYS;
     if (sim_copy_in(c, &r, arg, sizeof(r))) return -EFAULT;
@@ -58,7 +58,7 @@ int64_t sim_sched_op(struct sim_caller *c, uint64_t op, uint64_t arg)
 static int64_t mark_modified(struct sim_caller *c, struct sim_domain *d, uint64_t extents,
                              uint64_t count)
 {
-    struct xen_dm_op_modified_memory_extent e;
+    struct xen_dm_op_modified_memory_extent e = {0};
     uint64_t i, k;
     int rc = 0;
 

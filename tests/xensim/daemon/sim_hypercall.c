@@ -40,7 +40,7 @@ static int64_t hypercall(struct sim_caller *c, const struct sim_request *req)
 /* libxenctrl makes calls whose value needs 64 bits through this. */
 static int64_t multicall(struct sim_caller *c, uint64_t list, uint64_t count)
 {
-    struct multicall_entry e;
+    struct multicall_entry e = {0};
     uint64_t i;
 
     if (count > MULTICALLS) return -EINVAL;

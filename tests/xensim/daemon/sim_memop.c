@@ -54,7 +54,7 @@ static int64_t change_some(struct sim_caller *c, struct sim_domain *d, uint64_t 
 
 static int64_t op_reservation(struct sim_caller *c, uint64_t op, uint64_t arg)
 {
-    struct xen_memory_reservation r;
+    struct xen_memory_reservation r = {0};
     struct sim_domain *d;
     int64_t rc;
 
@@ -73,7 +73,7 @@ static int64_t op_reservation(struct sim_caller *c, uint64_t op, uint64_t arg)
 static int64_t op_number(struct sim_caller *c, uint64_t op, uint64_t arg)
 {
     struct sim_domain *d;
-    domid_t domid;
+    domid_t domid = 0;
     int64_t rc;
 
     if (sim_copy_in(c, &domid, arg, sizeof(domid))) return -EFAULT;
@@ -93,7 +93,7 @@ static int64_t op_number(struct sim_caller *c, uint64_t op, uint64_t arg)
 
 static int64_t op_pod_target(struct sim_caller *c, uint64_t arg)
 {
-    struct xen_pod_target t;
+    struct xen_pod_target t = {0};
     struct sim_domain *d;
 
     if (sim_copy_in(c, &t, arg, sizeof(t))) return -EFAULT;

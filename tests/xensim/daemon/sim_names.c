@@ -214,7 +214,7 @@ static void name_hypercall(const struct sim_caller *c, const struct sim_request 
 {
     struct sim_request inner = {0};
     const struct sim_request *req = outer;
-    struct multicall_entry e;
+    struct multicall_entry e = {0};
     uint64_t sub;
 
     /* By its first call: libxenctrl makes single ones. */

@@ -146,7 +146,7 @@ static int64_t dispatch(struct sim_caller *c, struct xen_sysctl *op)
 
 int64_t sim_sysctl(struct sim_caller *c, uint64_t arg)
 {
-    struct xen_sysctl op;
+    struct xen_sysctl op = {0};
     int64_t rc;
 
     if (sim_copy_in(c, &op, arg, sizeof(op))) return -EFAULT;
@@ -167,7 +167,7 @@ static int64_t put_text(struct sim_caller *c, uint64_t to, size_t size, const ch
 int64_t sim_version_op(struct sim_caller *c, uint64_t op, uint64_t arg)
 {
     const xen_platform_parameters_t platform = {0xffff800000000000UL};
-    struct xen_feature_info features;
+    struct xen_feature_info features = {0};
     xen_compile_info_t compiled = {"gcc", "xensim", "localhost", "unknown"};
 
     switch (op) {
