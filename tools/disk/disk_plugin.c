@@ -243,4 +243,5 @@ static struct nbdkit_plugin plugin = {
     .flush = xt_flush,
 };
 
+struct nbdkit_plugin *plugin_init(void);
 NBDKIT_REGISTER_PLUGIN(plugin)
