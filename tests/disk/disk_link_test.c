@@ -629,6 +629,73 @@ static void t_primary_overlapping_writes_keep_their_order(void **state)
     end(w);
 }
 
+/* ---- starting again ---- */
+
+static bool trusts_its_bitmap(struct folder *f, bool clean, bool same_boot)
+{
+    struct disk_state s = {.size = SIZE, .generation = 1, .primary = true, .clean = clean};
+
+    memset(s.base, 4, 16);
+    if (same_boot) disk_boot_id(s.boot);
+    assert_int_equal(disk_state_save(&s, f->dir), 0);
+    struct world *w = begin(f, true);
+    bool trusted = !disk_id_none(w->d.state.base);
+    assert_false(w->d.state.clean);
+    end(w);
+    assert_int_equal(disk_state_load(&s, f->dir), 0);
+    assert_true(s.clean);
+    return trusted;
+}
+
+/* A killed process left its bits in the page cache; a dead host nobody knows what. */
+static void t_start_after_a_dead_host_trusts_no_bitmap(void **state)
+{
+    struct folder *f = *state;
+    bool fresh;
+    struct disk_bitmap b;
+
+    disk_bitmap_init(&b);
+    assert_int_equal(disk_bitmap_open(&b, folder_file(f, "bitmap"), SIZE, &fresh), 0);
+    disk_bitmap_dispose(&b);
+    assert_true(trusts_its_bitmap(f, true, true));
+    assert_true(trusts_its_bitmap(f, true, false));
+    assert_true(trusts_its_bitmap(f, false, true));
+    assert_false(trusts_its_bitmap(f, false, false));
+    unlink(folder_file(f, "bitmap"));
+    assert_false(trusts_its_bitmap(f, true, true));
+}
+
+static void t_start_of_a_stale_disk_is_refused(void **state)
+{
+    struct folder *f = *state;
+    struct disk_options o = {.queue_bytes = DISK_QUEUE_MIN,
+                             .journal_bytes = DISK_JOURNAL_MIN,
+                             .limit_ms = 1000,
+                             .primary = true};
+    struct disk_state s = {.size = SIZE, .generation = 5, .primary = true, .secured = true}, back;
+    struct disk d;
+    char why[DISK_TEXT_MAX], path[128];
+
+    end(begin(f, true));
+    snprintf(path, sizeof(path), "%s", folder_file(f, "disk"));
+    o.path = path;
+    o.state_dir = f->dir;
+    for (int backup = 0; backup < 2; backup++) {
+        s.primary = !backup;
+        s.secured = !backup;
+        assert_int_equal(disk_state_save(&s, f->dir), 0);
+        assert_int_not_equal(disk_open(&d, &o, why), 0);
+        disk_close(&d);
+        /* Nothing was changed. */
+        assert_int_equal(disk_state_load(&back, f->dir), 0);
+        assert_memory_equal(&s, &back, sizeof(s));
+    }
+    o.force_primary = true;
+    assert_int_equal(disk_open(&d, &o, why), 0);
+    assert_int_equal(d.state.generation, 6);
+    disk_close(&d);
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, folder_make, folder_remove)
 
 int main(void)
@@ -652,6 +719,8 @@ int main(void)
         TEST(t_primary_own_disk_failing_ends_the_protection),
         TEST(t_primary_commits_between_barriers_only),
         TEST(t_primary_overlapping_writes_keep_their_order),
+        TEST(t_start_after_a_dead_host_trusts_no_bitmap),
+        TEST(t_start_of_a_stale_disk_is_refused),
     };
 
     signal(SIGPIPE, SIG_IGN);
