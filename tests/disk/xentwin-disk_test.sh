@@ -42,6 +42,9 @@ expect 2 '--size' attach g xvda --path "$disk" --size -4
 [ ! -e "$dir/run" ] || { echo "bad usage made files" >&2 && failed=1; }
 
 expect 1 'cannot use' start g xvda "$dir/none"
+: >"$dir/empty"
+expect 1 'No medium found' start g xvda "$dir/empty"
+expect 1 'Is a directory' start g xvda "$dir"
 expect 1 'journal' start g xvda "$disk" --journal 1k
 expect 1 'limit-ms' start g xvda "$disk" --limit-ms 1
 expect 1 'no instance' status g xvda

@@ -47,7 +47,8 @@ int disk_store_open(struct disk_store *s, const char *path)
         r = -errno;
         goto out;
     }
-    if (s->size == 0 || s->size > DISK_SIZE_MAX) r = -EFBIG;
+    if (s->size == 0) r = -ENOMEDIUM;
+    if (s->size > DISK_SIZE_MAX) r = -EFBIG;
 out:
     if (r) disk_store_dispose(s);
     return r;
