@@ -42,7 +42,8 @@ static const char remus_help[] =
     "  --discard DOMAIN       link lost: drop the twin (backup), or the copy that was\n"
     "                         stopped here because its twin runs (primary)\n"
     "  --recover DOMAIN       let a guest that was left stopped or held go on here\n"
-    "  --attend DOMAIN        after a crash of xl remus: look after the guest's poweroff and reboot\n"
+    "  --attend DOMAIN        after a crash of xl remus: look after the guest's poweroff and "
+    "reboot\n"
     "\n"
     "Exit status: 0 ended on purpose, 1 failed or HOST lost, 2 bad usage. See xl-remus(1).\n";
 

@@ -194,8 +194,8 @@ static int check_unsafe(const struct remus_opts *o)
 
 static int check_action_args(struct remus_opts *o, int argc, char **argv)
 {
-    static const char *const names[] = {"",          "--stop",    "--status",
-                                        "--promote", "--discard", "--recover", "--attend"};
+    static const char *const names[] = {"",          "--stop",    "--status", "--promote",
+                                        "--discard", "--recover", "--attend"};
     const char *name = names[o->action];
     bool may_lack = o->action == REMUS_STATUS;
 

@@ -214,7 +214,8 @@ static int discard(libxl__gc *gc, const char *domain)
 
 static int run(libxl__gc *gc, const struct remus_opts *o)
 {
-    if (o->domain && o->action != REMUS_RECOVER && o->action != REMUS_ATTEND && !xl_name_valid(o->domain))
+    if (o->domain && o->action != REMUS_RECOVER && o->action != REMUS_ATTEND &&
+        !xl_name_valid(o->domain))
         return xl_fail("remus", "'%s' is not the name of a protected domain", o->domain);
     switch (o->action) {
     case REMUS_STOP:
