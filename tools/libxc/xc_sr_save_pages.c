@@ -186,7 +186,7 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
         if (xc_sr_throttle(s)) return -1;
     }
     xtl_progress(s->env.lg, "xc", what, total, total);
-    return flush(s);
+    return flush(s) ? -1 : xc_sr_throttle(s);
 }
 
 int xc_sr_copy_dirty(struct xc_sr_save *s)
