@@ -49,7 +49,7 @@ static void event_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, enum
         barrier_reached(egc, td, disk, a);
         return;
     case DISK_LOST: /* the primary notices too, and says over the channel what is to become of us */
-        LOG(libxl__loop_gc(td->loop), WARN, "%s: %s", td->domain, td->set.why);
+        if (!td->promoting) LOG(libxl__loop_gc(td->loop), WARN, "%s: %s", td->domain, td->set.why);
         return;
     case DISK_SYNCED:
     case DISK_PROGRESS:

@@ -10,7 +10,7 @@ set -u
 
 LOOPS=${LAB_LOOPS:-2}
 LOAD_SECONDS=${F_LOAD_SECONDS:-10}
-RAW_MB=8 DATA_MB=24
+RAW_MB=1 DATA_MB=16
 
 fs_image=$(mktemp)
 acks=$LOGS/disk.acks
