@@ -62,8 +62,9 @@ static void first_copy(libxl__egc *egc, libxl__epoch *ep);
 
 const struct step remus_setup_plan[] = {
     {"take the control socket", take_control, LIMIT_LOCAL_MS},
+    {"start the guard", start_guard,
+     LIMIT_LOCAL_MS}, /* before there is anything to be left behind */
     {"set up the net buffer", set_up_output, LIMIT_LOCAL_MS},
-    {"start the guard", start_guard, LIMIT_LOCAL_MS},
     {"greet the backup", greet_backup, LIMIT_GREET_MS},
     {"synchronise the disks while the guest runs", remus_sync_disks, NO_LIMIT},
     {"prepare the guest", prepare_guest, LIMIT_LOCAL_MS},
@@ -148,7 +149,6 @@ static void set_up_output(libxl__egc *egc, libxl__epoch *ep)
     libxl__remus *rm = remus_of(ep);
     int rc = 0;
 
-    libxl__netbuffer_ifname(rm->domid, rm->ifb);
     if (libxl_defbool_val(rm->info.remus.netbuf)) rc = watch_nics(rm);
     if (!rc && libxl_defbool_val(rm->info.remus.netbuf))
         rc = libxl__netbuffer_setup(rm->gc, libxl__loop_xs(rm->loop), rm->domid,
@@ -170,11 +170,12 @@ static void start_guard(libxl__egc *egc, libxl__epoch *ep)
 {
     libxl__remus *rm = remus_of(ep);
 
+    libxl__netbuffer_ifname(rm->domid, rm->ifb);
     rm->guard.loop = rm->loop;
     rm->guard.c = remus_case(rm);
     rm->guard.domid = rm->domid;
     rm->guard.uuid = rm->uuid;
-    rm->guard.ifb = rm->netbuf ? rm->ifb : NULL;
+    rm->guard.ifb = libxl_defbool_val(rm->info.remus.netbuf) ? rm->ifb : NULL;
     rm->guard.user = rm;
     rm->guard.died = guard_died;
     libxl__epoch_next(egc, ep, libxl__guard_start(&rm->guard));
