@@ -233,7 +233,7 @@ static void judge_bound(void)
         judge.admin_promoted)
         return;
     if (!judge.promoted && completions() && !completion_result()) return; /* it ended on purpose */
-    if (!judge.suspends) bound += 10000; /* the peer may need that long until its HELLO */
+    if (!judge.commit_delivered) bound += 10000; /* the peer may need that long until its HELLO */
     if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
     bound += setup.faults[0].for_ms;
     if (happened(RECEIVER_CANNOT_START) || happened(LINK_CORRUPTS_ANY)) return;
