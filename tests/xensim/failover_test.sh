@@ -4,8 +4,7 @@
 # time the guest goes on at the backup, alone, whole, and no older than a checkpoint that was acknowledged.
 # shellcheck source=tests/xensim/lib.sh
 . "$(dirname "$0")/lib.sh"
-need_stock
-[ -x "$stock_bin/xenstored" ] || skip "Debian's xenstored is not here; tests/xensim/fetch-stock gets it"
+need_xl_host
 
 mkdir "$dir/bin"
 ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"

@@ -46,8 +46,11 @@ fail() {
     echo "FAIL: $*"
     failed=1
 }
-need_stock() {
-    [ -x "$stock_helper" ] || skip "Debian's libxl-save-helper is not here; tests/xensim/fetch-stock gets it"
+# For tests with whole hosts.
+need_xl_host() {
+    [ -x "$stock_helper" ] && [ -x "$stock_bin/xenstored" ] ||
+        skip "Debian's xl and xenstored are not here; tests/xensim/fetch-stock gets them"
+    [ "$(id -u)" -eq 0 ] || skip "Debian's xenconsoled wants root"
 }
 
 # host NAME: starts a simulated host; its socket is $dir/NAME/xen.sock.

@@ -5,8 +5,7 @@
 # its table then.
 # shellcheck source=tests/xensim/lib.sh
 . "$(dirname "$0")/lib.sh"
-need_stock
-[ -x "$stock_bin/xenstored" ] || skip "Debian's xenstored is not here; tests/xensim/fetch-stock gets it"
+need_xl_host
 
 mkdir "$dir/bin"
 ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"

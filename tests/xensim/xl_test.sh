@@ -4,8 +4,7 @@
 # guest between two simulated hosts, and shut it down. The guest's state is followed from one to the other.
 # shellcheck source=tests/xensim/lib.sh
 . "$(dirname "$0")/lib.sh"
-need_stock
-[ -x "$stock_bin/xenstored" ] || skip "Debian's xenstored is not here; tests/xensim/fetch-stock gets it"
+need_xl_host
 
 domid_of() { as "$1" xl domid "$2" 2>/dev/null; }
 # ok WHAT CMD...: fails the test with what it said.
