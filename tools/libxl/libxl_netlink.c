@@ -30,6 +30,7 @@
 #include "libxl_netlink.h"
 
 #define RECV_BYTES 65536
+#define ERRNO_MAX 4095
 #define DUMP_TRIES 5 /* a dump that changed while it was read is read again */
 #define INGRESS_PARENT TC_H_MAKE(TC_H_INGRESS, 0)
 
@@ -97,7 +98,7 @@ static void take_error(struct exchange *ex, struct nlmsghdr *nh)
     struct nlattr *attrs = (void *)(err + 1);
     int len = nlmsg_datalen(nh) - (int)sizeof(*err);
 
-    if (nlmsg_datalen(nh) < (int)sizeof(*err)) {
+    if (nlmsg_datalen(nh) < (int)sizeof(*err) || err->error > 0 || err->error < -ERRNO_MAX) {
         ex->error = EPROTO;
         return;
     }
