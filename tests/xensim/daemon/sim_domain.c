@@ -266,8 +266,14 @@ uint64_t sim_pages_used(void)
     unsigned int i;
 
     pthread_mutex_lock(&sim_lock);
-    for (i = 0; i < SIM_DOMAINS; i++)
-        if (sim_host.domains[i]) used += sim_host.domains[i]->mem.tot_pages;
+    for (i = 0; i < SIM_DOMAINS; i++) {
+        struct sim_domain *d = sim_host.domains[i];
+
+        if (!d) continue;
+        pthread_mutex_lock(&d->lock);
+        used += d->mem.tot_pages;
+        pthread_mutex_unlock(&d->lock);
+    }
     pthread_mutex_unlock(&sim_lock);
     return used;
 }

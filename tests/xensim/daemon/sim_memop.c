@@ -99,7 +99,9 @@ static int64_t op_pod_target(struct sim_caller *c, uint64_t arg)
     if (sim_copy_in(c, &t, arg, sizeof(t))) return -EFAULT;
     d = sim_domain_get(t.domid);
     if (!d) return -ESRCH;
+    pthread_mutex_lock(&d->lock);
     t.tot_pages = d->mem.tot_pages;
+    pthread_mutex_unlock(&d->lock);
     t.pod_cache_pages = t.pod_entries = 0;
     sim_domain_put(d);
     return -sim_copy_out(c, arg, &t, sizeof(t));
