@@ -49,15 +49,16 @@ static uint64_t number_of(const char *status, const char *key)
     return xl_disk_status_value(status, key, text, sizeof(text)) ? strtoull(text, NULL, 10) : 0;
 }
 
-static void print_instance(libxl__gc *gc, const char *domain, const char *vdev)
+/* False: it left its folder behind and does not run. */
+static bool print_instance(libxl__gc *gc, const char *domain, const char *vdev)
 {
     char role[16] = "?", state[16] = "?", *status = NULL;
     int rc = libxl__disk_call(gc, domain, vdev, "status", STATUS_LIMIT_MS, &status);
 
+    if (rc == ERROR_NOTFOUND) return false;
     if (rc) {
-        printf("disk %s of %s: its instance does not %s\n", vdev, domain,
-               rc == ERROR_NOTFOUND ? "run" : "answer");
-        return;
+        printf("disk %s of %s: its instance does not answer\n", vdev, domain);
+        return true;
     }
     xl_disk_status_value(status, "role", role, sizeof(role));
     xl_disk_status_value(status, "state", state, sizeof(state));
@@ -69,6 +70,7 @@ static void print_instance(libxl__gc *gc, const char *domain, const char *vdev)
            (unsigned long)(number_of(status, "dirty_bytes") >> 10),
            (unsigned long)(number_of(status, "queued_bytes") >> 10),
            (unsigned long)(number_of(status, "journal_bytes") >> 10));
+    return true;
 }
 
 static int compare(const void *a, const void *b)
@@ -93,8 +95,7 @@ unsigned xl_disk_print_status(libxl__gc *gc, const char *wanted)
 
         if (!instance_of(files[i], &domain, &vdev)) continue;
         if (wanted && strcmp(wanted, domain)) continue;
-        print_instance(gc, domain, vdev);
-        shown++;
+        if (print_instance(gc, domain, vdev)) shown++;
     }
     return shown;
 }
