@@ -15,7 +15,7 @@
 
 static libxl__loop *loop;
 static libxl__control control;
-static char dir[] = "/tmp/control_fuzz_XXXXXX";
+static char dir[64];
 static int64_t now_ms = 1000;
 
 static int64_t fake_now(void *user)
@@ -49,6 +49,8 @@ static void start(void)
     libxl__clock clock = {fake_now, fake_advance, NULL};
 
     signal(SIGPIPE, SIG_IGN);
+    snprintf(dir, sizeof(dir), "%s/control_fuzz_XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (!mkdtemp(dir) || setenv("XENTWIN_RUN_DIR", dir, 1)) abort();
     if (libxl__loop_new(&loop, fuzz_logger(), &clock)) abort();
     libxl__control_init(&control);

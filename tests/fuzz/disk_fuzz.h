@@ -43,8 +43,11 @@ static inline void disk_fresh(void)
         signal(SIGPIPE, SIG_IGN);
         stderr = fopen("/dev/null",
                        "w"); /* of the code under test; a sanitizer writes to its descriptor */
-        strcpy(disk_dir,
-               access("/dev/shm", W_OK) ? "/tmp/disk_fuzz_XXXXXX" : "/dev/shm/disk_fuzz_XXXXXX");
+        /* A fuzzer kills us at will: whoever runs it gives a folder that is removed afterwards. */
+        snprintf(disk_dir, sizeof(disk_dir), "%s/disk_fuzz_XXXXXX",
+                 getenv("TMPDIR")           ? getenv("TMPDIR")
+                 : access("/dev/shm", W_OK) ? "/tmp"
+                                            : "/dev/shm");
         if (!mkdtemp(disk_dir)) abort();
         snprintf(disk_path, sizeof(disk_path), "%s/disk", disk_dir);
         atexit(disk_remove_files);
