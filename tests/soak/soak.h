@@ -203,9 +203,10 @@ struct judge {
     char why[400];
     uint64_t suspends, counter_at[CHECKPOINTS_MAX]; /* at suspend n, modulo the array */
     uint64_t commit_delivered, ack_sent, ack_delivered;
-    uint64_t echo;        /* newest heartbeat whose echo came back: the primary's clock */
-    int64_t last_byte_ms; /* when the backup last read one: its clock */
-    uint64_t released;    /* newest frame that left the primary */
+    uint64_t echo;           /* newest heartbeat whose echo came back: the primary's clock */
+    int64_t first_commit_ms; /* when COMMIT 1 reached the backup's socket: its clock */
+    int64_t last_byte_ms;    /* when the backup last read one: its clock */
+    uint64_t released;       /* newest frame that left the primary */
     uint64_t left_by_release;
     bool opened, promoted; /* the net buffer was removed; the copy ran */
     bool stop_delivered;   /* the twin was told to go */

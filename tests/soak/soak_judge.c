@@ -82,6 +82,7 @@ void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t
 {
     if (type == CHANNEL_COMMIT && delivered) {
         judge.commit_delivered = arg;
+        if (arg == 1) judge.first_commit_ms = host_clock_ms(1);
     } else if ((type == CHANNEL_STOP || (type == CHANNEL_ERROR && to_backup)) && delivered) {
         judge.stop_delivered = true;
     } else if (type == CHANNEL_ACK && !delivered) {
@@ -157,9 +158,11 @@ static bool backup_in_trouble(void)
     return backup_is_dumb() || happened(RECEIVER_KILLED) || happened(LINK_CORRUPTS_DATA);
 }
 
+/* What came when it had given the link up was not read any more. */
 static bool backup_has_something(void)
 {
-    return judge.commit_delivered && judge.receiver_started;
+    return judge.commit_delivered && judge.receiver_started &&
+           judge.first_commit_ms <= judge.last_byte_ms;
 }
 
 /* Nobody runs: is that what the rule says, or too much for it? */
