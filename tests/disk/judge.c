@@ -528,9 +528,19 @@ static void plan_trouble(struct judge *j)
     }
 }
 
+static struct judge judge;
+
+/* A workload that cannot go on leaves no process and no file either. */
+static void clean_up(void)
+{
+    if (!judge.dir[0]) return;
+    for (int i = 0; i < 2; i++)
+        side_kill(&judge.sides[i]);
+    nftw(judge.dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 static unsigned workload(uint64_t seed)
 {
-    static struct judge judge;
     const char *tmp = getenv("TMPDIR");
     struct judge *j = &judge;
 
@@ -570,6 +580,7 @@ static unsigned workload(uint64_t seed)
     for (int i = 0; i < IN_FLIGHT; i++)
         free(j->ops[i].buf);
     if (!j->failures || !getenv("JUDGE_KEEP")) nftw(j->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    j->dir[0] = 0;
     return j->failures;
 }
 
@@ -584,6 +595,7 @@ int main(int argc, char **argv)
         return 2;
     }
     uint64_t first = strtoull(argv[1], NULL, 10), count = strtoull(argv[2], NULL, 10);
+    atexit(clean_up);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     for (uint64_t i = 0; i < count; i++)
