@@ -274,7 +274,7 @@ static void listen_socket(struct guard *g)
             return;
         }
         if (m.type == 'G') {
-            finish(g, 0);
+            g->done = true; /* it cleans up itself */
             return;
         }
         if (m.type != 'U' && m.type != 'P' && m.type != 'S') continue;
