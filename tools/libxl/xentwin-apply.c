@@ -3,9 +3,11 @@
  * xentwin-apply [--device-model] UUID NAME
  *
  * Keeps the complete, paused domain NAME--incoming at the newest committed checkpoint. Started by the twin, which
- * talks to it through standard input and output (libxl_twin_warm.h); leaves when its input ends.
+ * talks to it through standard input and output (libxl_twin_warm.h). The end of its input means that the twin died. Then
+ * it destroys the domain: the stock receiver, which cannot report to anybody any more, leaves without doing so.
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +17,8 @@
 #include <uuid/uuid.h>
 #include <xenctrl.h>
 #include <xenstore.h>
+
+#include <libxl.h>
 
 #include "libxl_twin_qemu.h"
 #include "libxl_twin_warm.h"
@@ -28,6 +32,7 @@ struct applier {
     const char *name;
     uuid_t uuid;
     bool device_model;
+    bool gone; /* the guest may run: the domain is not ours any more */
     xentoollog_logger_stdiostream *lg;
     struct xs_handle *xs;
     struct xc_sr_io io;
@@ -161,7 +166,9 @@ static int go(struct applier *ap, const struct apply_head *head)
     if (xc_sr_apply_context(&ap->a)) return -1;
     /* Nobody can destroy a domain altogether while we map it. */
     xc_sr_apply_close(&ap->a);
-    return answer(ap, APPLY_GONE, head->n);
+    if (answer(ap, APPLY_GONE, head->n)) return -1;
+    ap->gone = true;
+    return 0;
 }
 
 static int open_domain(struct applier *ap, const struct apply_head *head)
@@ -195,9 +202,30 @@ static int serve(struct applier *ap)
     return rc;
 }
 
+/* ---- the twin died ---- */
+
+static bool twin_is_dead(void)
+{
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
+static void destroy_domain(struct applier *ap)
+{
+    libxl_ctx *ctx = NULL;
+
+    xc_sr_apply_close(&ap->a); /* a domain that is mapped cannot go altogether */
+    if (look_for_domain(ap) != 1) return;
+    if (libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, ap->a.env.lg)) return;
+    libxl_domain_destroy(ctx, ap->a.env.domid, NULL);
+    libxl_ctx_free(ctx);
+}
+
 static int run(struct applier *ap)
 {
     struct xc_sr_env *env = &ap->a.env;
+    int rc;
 
     env->lg = (xentoollog_logger *)ap->lg;
     env->xch = xc_interface_open(env->lg, env->lg, 0);
@@ -210,7 +238,9 @@ static int run(struct applier *ap)
     if (find_domain(ap)) return APPLY_EXIT_NO_DOMAIN;
     ap->qemu = (struct twin_qemu){.lg = env->lg, .xs = ap->xs, .domid = env->domid, .state_fd = -1};
     if (ap->device_model && twin_qemu_await(&ap->qemu)) return 1;
-    return serve(ap) ? 1 : 0;
+    rc = serve(ap) ? 1 : 0;
+    if (!ap->gone && twin_is_dead()) destroy_domain(ap);
+    return rc;
 }
 
 int main(int argc, char **argv)
