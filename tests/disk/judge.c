@@ -212,11 +212,13 @@ static bool over(const struct judge *j)
 
 /* ---- a session: link, synchronise, protect, checkpoints ---- */
 
-static const char *const limits[] = {"--limit-ms", "2000", NULL};
+/* The longer, the less a busy machine counts as a lost peer. */
+static char limit_ms[8];
+static const char *const limits[] = {"--limit-ms", limit_ms, NULL};
 
 static bool establish(struct judge *j)
 {
-    const char *options[] = {"--limit-ms", "2000", "--journal", j->journal, NULL};
+    const char *options[] = {"--limit-ms", limit_ms, "--journal", j->journal, NULL};
 
     j->n = j->sealed = j->committed = 0;
     j->budget = 2 * EPOCH_BYTES;
@@ -511,6 +513,7 @@ static void plan_trouble(struct judge *j)
 
     j->trouble = (enum trouble)(j->seed % TROUBLES);
     j->journal = j->trouble == T_JOURNAL ? "4M" : "64M";
+    strcpy(limit_ms, j->trouble == T_NONE ? "20000" : j->trouble == T_JOURNAL ? "4000" : "2000");
     s = j->trouble == T_PRIMARY_DISK ? j->p : j->b;
     if (j->trouble >= T_KILL_PRIMARY && j->trouble <= T_KILL_BOTH) j->trouble_at = 1 + rnd(j, 300);
     if (j->trouble == T_LINK) {
