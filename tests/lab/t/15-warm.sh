@@ -74,7 +74,7 @@ run_stock() {
 
 protect_warm() {
     fresh_hosts
-    addr=$(lab guest start A "$type" --name guest --mem 96) || { not_ok "$type: guest starts"; return 1; }
+    addr=$(lab guest start A "$type" --name guest --mem 128) || { not_ok "$type: guest starts"; return 1; }
     protect A guest -i 200 --twin=warm
     wait_protected A guest 2 || { not_ok "$type: protected"; return 1; }
     complete

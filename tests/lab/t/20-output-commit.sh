@@ -35,7 +35,7 @@ run_type() {
     local type=$1 addr cap=$LOGS/commit-$1 seen stray port offset
     fresh_hosts
     rm -f "$cap".*
-    addr=$(lab guest start A "$type" --name guest --mem 96) || { not_ok "$type: guest starts"; return; }
+    addr=$(lab guest start A "$type" --name guest --mem 128) || { not_ok "$type: guest starts"; return; }
     lab capture start "$cap" >/dev/null
     protect A guest -i 1000 --arbiter "$WITNESS_ARBITER"
     wait_protected A guest 2 || { not_ok "$type: protected"; lab capture stop "$cap"; return; }

@@ -10,7 +10,7 @@ addr=
 
 guest_on_a() {
     if ! guest_runs A guest; then
-        addr=$(lab guest start A "$TYPE" --name guest --mem 96) || return 1
+        addr=$(lab guest start A "$TYPE" --name guest --mem 128) || return 1
     fi
     guest_answers "$addr"
 }

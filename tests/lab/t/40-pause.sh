@@ -20,7 +20,7 @@ median() { sort -n | awk '{v[NR] = $1} END {print NR ? v[int((NR + 1) / 2)] : 0}
 "$LAB_CMD" exec A "cat >/tmp/pauseprobe && chmod +x /tmp/pauseprobe" <"$T_DIR/../../../build/tests/lab/pauseprobe"
 for type in ${LAB_TYPES:-pvh hvm hvm-nopv}; do
     fresh_hosts
-    addr=$(lab guest start A "$type" --name guest --mem 96) || { not_ok "$type: guest starts"; continue; }
+    addr=$(lab guest start A "$type" --name guest --mem 128) || { not_ok "$type: guest starts"; continue; }
     kv cmd "$addr" 'DIRTY 200 2000' >/dev/null
     protect A guest -i 200
     wait_protected A guest 2 || { not_ok "$type: protected"; continue; }

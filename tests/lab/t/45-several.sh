@@ -7,7 +7,7 @@ set -u
 
 number() { lab guest config pvh --name "$1" | sed -n 's/.*xt\.number=\([0-9]*\).*/\1/p'; }
 two_nics() { # the configuration of guest `two`, with a second NIC
-    lab guest config pvh --name two --mem 96 |
+    lab guest config pvh --name two --mem 128 |
         sed '/^vif/s/ \]$/, "mac=00:16:3e:7e:01:02,bridge=xenbr0" ]/'
 }
 loaded() { # GUEST ADDRESS: writes keys until the host is lost
@@ -22,7 +22,7 @@ ended_by_nic() { remus_log A two | grep -qi 'interface\|NIC'; }
 fresh_hosts
 rm -f "$LOGS"/several-*
 loads=()
-addr_one=$(lab guest start A pvh --name one --mem 96)
+addr_one=$(lab guest start A pvh --name one --mem 128)
 two_nics | "$LAB_CMD" exec A 'cat >/tmp/two.cfg; xl create /tmp/two.cfg' >/dev/null
 addr_two=$(lab guest ip two)
 addr_nic=198.51.100.$(number two)
@@ -37,7 +37,7 @@ check "the first guest is protected" wait_protected A one 2
 check "the second guest is protected" wait_protected A two 2
 check "both interfaces are in the buffer" on A "[ \$(tc filter show dev \$(ls /sys/class/net | grep -m1 vif.*\$(xl domid two).1) parent ffff: | grep -c mirred) -ge 1 ]"
 
-lab guest config pvh --name three --mem 96 | "$LAB_CMD" exec B 'cat >/tmp/three.cfg'
+lab guest config pvh --name three --mem 128 | "$LAB_CMD" exec B 'cat >/tmp/three.cfg'
 check "the backup can start and stop guests meanwhile" timeout 120 "$LAB_CMD" exec B 'xl create /tmp/three.cfg && xl destroy three' </dev/null
 loaded one "$addr_one"
 loaded nic "$addr_nic"

@@ -6,7 +6,7 @@ set -u
 . "$(dirname "$0")/lib.sh"
 
 addr=
-new_guest() { addr=$(lab guest start A pvh --name guest --mem 96); }
+new_guest() { addr=$(lab guest start A pvh --name guest --mem 128); }
 begin() {
     name=$1
     shift
