@@ -4,7 +4,7 @@
 # in the dom0 image; the initramfs travels by the shared folder, so that a change
 # of the guest's program needs no new image. Both lie in /srv/guest on both hosts.
 
-GUEST_MEM_MB=96
+GUEST_MEM_MB=128
 GUEST_LIMIT_S=240
 
 guest_hash() {
