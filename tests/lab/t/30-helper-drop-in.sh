@@ -126,7 +126,7 @@ replicate() {
 
 # Pages that the guest gave back leave holes in what is saved.
 has_at_most() { on A "[ \$($XL list $1 | awk 'NR == 2 {print \$3}') -le $2 ]"; }
-pv_balloons() { on A "$XL mem-set $1 88" && wait_for 30 has_at_most "$1" 88; }
+pv_balloons() { on A "$XL mem-set $1 112" && wait_for 60 has_at_most "$1" 112; }
 # begin_vcpus NAME: like begin pv, with two vcpus and one that is not online.
 begin_vcpus() {
     lab guest config pv --name "$1" | sed 's/^vcpus = .*/vcpus = 2\nmaxvcpus = 3/' | "$LAB_CMD" exec A 'cat >/tmp/vcpus.cfg' || return 1
