@@ -14,7 +14,13 @@ $(BUILD)/build.ninja:
 	@scripts/install-deps build
 	@meson setup $(BUILD) --prefix=$(prefix)
 
-check: $(BUILD)/build.ninja
+# A build folder that was made without the tests' packages has no tests: from here on they are demanded.
+$(BUILD)/with-tests: $(BUILD)/build.ninja
+	@scripts/install-deps test
+	@meson setup --reconfigure -Dtests=enabled $(BUILD) >/dev/null
+	@touch $@
+
+check: $(BUILD)/with-tests
 	@scripts/install-deps test
 	@ninja -C $(BUILD)
 	@tests/xensim/fetch-stock
@@ -45,26 +51,26 @@ fuzz:
 	@scripts/install-deps fuzz
 	@scripts/run-fuzz
 
-soak: $(BUILD)/build.ninja
+soak: $(BUILD)/with-tests
 	@scripts/install-deps test
 	@ninja -C $(BUILD)
 	@scripts/run-soak $(BUILD)
 
 asan:
 	@scripts/install-deps test
-	@test -f build-asan/build.ninja || meson setup build-asan -Db_sanitize=address,undefined -Db_lundef=false
+	@test -f build-asan/build.ninja || meson setup build-asan -Dtests=enabled -Db_sanitize=address,undefined -Db_lundef=false
 	@ninja -C build-asan
 	@scripts/run-check build-asan
 
 tsan:
 	@scripts/install-deps test
-	@test -f build-tsan/build.ninja || meson setup build-tsan -Db_sanitize=thread -Db_lundef=false
+	@test -f build-tsan/build.ninja || meson setup build-tsan -Dtests=enabled -Db_sanitize=thread -Db_lundef=false
 	@ninja -C build-tsan
 	@scripts/run-check build-tsan
 
-soak-disk:
+soak-disk: $(BUILD)/with-tests
 	@scripts/install-deps test
-	@$(MAKE) all
+	@ninja -C $(BUILD)
 	@tests/disk/soak $(BUILD)
 
 lint:

@@ -337,7 +337,7 @@ int main(void)
     };
 
     tool = getenv("XENTWIN_DISK_TOOL");
-    if (!tool || system("command -v nbdkit nbdcopy >/dev/null")) {
+    if (!tool || system("command -v nbdkit >/dev/null && command -v nbdcopy >/dev/null")) {
         puts("libxl_disk_live: needs nbdkit, nbdcopy and XENTWIN_DISK_TOOL");
         return 77;
     }
