@@ -307,6 +307,22 @@ static void t_guest_disks_are_taken_or_refused_with_the_fix(void **state)
     assert_int_equal(taken.n, 1);
 }
 
+static void t_disk_target_port_belongs_to_its_host(void **state)
+{
+    assert_int_equal(xl_disk_target_port("remus:hostB:2222|/dev/vg/x", "hostB"), 2222);
+    assert_int_equal(xl_disk_target_port("remus:hostB|/dev/vg/x", "hostB"), 0);
+    assert_int_equal(xl_disk_target_port("remus:hostB:2222|/dev/vg/x", "host"), 0);
+    assert_int_equal(xl_disk_target_port("remus:hostB:2222|/dev/vg/x", "hostA"), 0);
+    assert_int_equal(xl_disk_target_port("remus:hostB:65536|/dev/vg/x", "hostB"), 0);
+    assert_int_equal(xl_disk_target_port("remus:hostB:-1|/dev/vg/x", "hostB"), 0);
+    assert_int_equal(xl_disk_target_port("remus:hostB:22x|/dev/vg/x", "hostB"), 0);
+    assert_int_equal(xl_disk_target_port("remus:hostB:22", "hostB"), 0);
+    assert_int_equal(xl_disk_target_port("tap:remus:hostB:9000|aio:/dev/vg/x", "hostB"), 0);
+    assert_true(xl_disk_target_is_old("tap:remus:hostB:9000|aio:/dev/vg/x"));
+    assert_true(xl_disk_target_is_old("tap2:remus:hostB:9000|aio:/dev/vg/x"));
+    assert_false(xl_disk_target_is_old("remus:hostB|/dev/vg/x"));
+}
+
 static void t_receive_disks_are_taken_or_named(void **state)
 {
     const char *words[] = {
@@ -337,6 +353,7 @@ int main(void)
         cmocka_unit_test(t_receive_stock_words_are_not_ours),
         cmocka_unit_test(t_guest_obstacles_are_named),
         cmocka_unit_test(t_guest_disks_are_taken_or_refused_with_the_fix),
+        cmocka_unit_test(t_disk_target_port_belongs_to_its_host),
         cmocka_unit_test(t_receive_disks_are_taken_or_named),
     };
 

@@ -39,6 +39,10 @@ static int take_replicated(struct xl_disks *d, const char *command, const char *
                        name);
     snprintf(d->vdev[d->n], sizeof(d->vdev[0]), "%s", disk->vdev);
     d->names[d->n] = d->vdev[d->n];
+    snprintf(d->target[d->n], DISK_PEER_MAX, "%s", disk->pdev_path ? disk->pdev_path : "");
+    if (xl_disk_target_is_old(d->target[d->n]))
+        xl_say(command, "disk %s: '%s' is blktap2's spelling; write target=remus:HOST|PATH",
+               disk->vdev, disk->pdev_path);
     d->n++;
     return XL_DONE;
 }
@@ -49,7 +53,7 @@ static int refuse(const char *command, const char *name, const libxl_device_disk
     const char *vdev = disk->vdev ? disk->vdev : "?";
     const char *path = disk->pdev_path ? disk->pdev_path : "?", *bar = strchr(path, '|');
 
-    if (!strncmp(path, "remus:", 6) || !strncmp(path, "tap:remus:", 10)) {
+    if (!strncmp(path, "remus:", 6) || xl_disk_target_is_old(path)) {
         const char *file = bar ? bar + 1 : "PATH";
 
         if (!strncmp(file, "aio:", 4)) file += 4;

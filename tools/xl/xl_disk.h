@@ -12,11 +12,20 @@
 
 #include "libxl_disk_set.h"
 
+/* remus:HOST:PORT| and its end */
+#define DISK_PEER_MAX 272
+
 struct xl_disks {
     unsigned n; /* replicated ones */
     char vdev[DISK_MAX][DISK_VDEV_MAX + 1];
-    const char *names[DISK_MAX]; /* the same, for the library */
+    const char *names[DISK_MAX];          /* the same, for the library */
+    char target[DISK_MAX][DISK_PEER_MAX]; /* as configured, as far as its path */
 };
+
+/* Is the target written as for blktap2? */
+bool xl_disk_target_is_old(const char *target);
+/* The port of host's sshd that the target names; 0: none, or it names another host. */
+unsigned xl_disk_target_port(const char *target, const char *host);
 
 /* Does the block script block-remus look after it? */
 bool xl_disk_is_replicated(const libxl_device_disk *disk);

@@ -86,7 +86,8 @@ static int open_messages(void)
 /* Runs the command in a process group of its own, so that Ctrl-C reaches only us. 0 or an errno. */
 static int spawn(struct xl_disk_links *l, unsigned i, const char *words, int stream)
 {
-    char line[512];
+    char line[512], port[16] = "";
+    unsigned number = strcmp(l->ssh, "ssh") ? 0 : xl_disk_target_port(l->disks->target[i], l->host);
     char *argv[] = {(char *)"sh",    (char *)"-c",  line, (char *)"sh",
                     (char *)l->host, (char *)words, NULL};
     posix_spawn_file_actions_t files;
@@ -94,7 +95,9 @@ static int spawn(struct xl_disk_links *l, unsigned i, const char *words, int str
     sigset_t none, all;
     int r;
 
-    snprintf(line, sizeof(line), "exec %s \"$@\"", l->ssh);
+    /* Another command than plain ssh was given with -s and says itself how to get there. */
+    if (number) snprintf(port, sizeof(port), " -p %u", number);
+    snprintf(line, sizeof(line), "exec %s%s \"$@\"", l->ssh, port);
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawn_file_actions_init(&files);
