@@ -229,6 +229,21 @@ static void t_backup_serves_nobody_before_promotion(void **state)
     end(w);
 }
 
+static void t_backup_synchronised_can_be_looked_at(void **state)
+{
+    struct world *w = begin(*state, false);
+    uint8_t data[512] = {1};
+
+    synchronise(w);
+    write_epoch(w, 1, 0, 11);
+    barrier(w, 1);
+    assert_int_equal(disk_read(&w->d, data, 512, 0), 0);
+    assert_int_equal(data[0], 0);
+    assert_int_equal(disk_write(&w->d, data, 512, 0, false), -EIO);
+    assert_int_equal(disk_flush(&w->d), -EIO);
+    end(w);
+}
+
 static void t_backup_dropped_keeps_committed_only(void **state)
 {
     struct world *w = begin(*state, false);
@@ -703,6 +718,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(t_backup_applies_only_what_is_committed),
         TEST(t_backup_serves_nobody_before_promotion),
+        TEST(t_backup_synchronised_can_be_looked_at),
         TEST(t_backup_dropped_keeps_committed_only),
         TEST(t_backup_refuses_who_does_not_fit),
         TEST(t_backup_out_of_turn_ends_the_link),

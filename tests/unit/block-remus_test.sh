@@ -79,7 +79,9 @@ guest "tap:remus:b:9000|aio:$disk"
 hint=$(PATH=$dir/bin:$PATH "$script" add 2>&1)
 [[ $hint == *"blktap2's spelling; taken as target=remus:b|aio:$disk"* ]] || say "no hint about blktap2: $hint"
 grep -qx "xentwin-disk start web xvda $disk" "$dir/log" || say "blktap2's spelling: $(cat "$dir/log")"
-guest "tap:remus:b:9000|aio:disk.img" && [[ $(PATH=$dir/bin:$PATH "$script" add 2>&1) == *"is not a whole path"* ]] || say "old and wrong"
+guest "tap:remus:b:9000|aio:disk.img"
+hint=$(PATH=$dir/bin:$PATH "$script" add 2>&1)
+[[ $hint == *"is not a whole path"* ]] || say "old and wrong: $hint"
 guest "remus:b|$disk" web--incoming && refused "did not come to this host"
 guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
 guest "remus:b|$disk" web "ok role=backup state=idle link=down" && refused "is the backup of another host's"
@@ -89,7 +91,12 @@ guest "remus:b|$disk" web
 echo "web xvda" >"$(node $XENBUS_PATH/remus-instance)"
 echo "/dev/nbd3" >"$(node $XENBUS_PATH/node)"
 PATH=$dir/bin:$PATH "$script" remove || say "remove fails"
-printf 'nbd-client -d /dev/nbd3\nxentwin-disk stop web xvda\n' | cmp -s - "$dir/log" || say "remove: $(cat "$dir/log")"
+printf 'nbd-client -d /dev/nbd3\nxentwin-disk status web xvda\nxentwin-disk stop web xvda\n' | cmp -s - "$dir/log" || say "remove: $(cat "$dir/log")"
+export STATUS="ok role=backup state=protected link=up"
+: >"$dir/log"
+PATH=$dir/bin:$PATH "$script" remove
+! grep -q stop "$dir/log" || say "remove of a twin: stopped an instance that a primary feeds"
+STATUS=
 echo "../x" >"$(node $XENBUS_PATH/node)"
 : >"$dir/log"
 PATH=$dir/bin:$PATH "$script" remove

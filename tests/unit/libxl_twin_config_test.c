@@ -58,16 +58,20 @@ static void t_config_tells_what_a_warm_twin_must_know(void **state)
     assert_null(parse("{" INFO "," BUILD ",\"disks\":[]}", &c));
     assert_string_equal(c.type, "");
     assert_string_equal(c.device_model, "");
-    assert_false(c.disks || c.stubdomain);
+    assert_false(c.disks || c.late_disk || c.stubdomain);
     assert_null(
         parse("{\"c_info\":{\"type\":\"hvm\",\"name\":\"g\",\"uuid\":\"" UUID
               "\"},\"b_info\":{\"device_model_stubdomain\":true,\"max_memkb\":1,\"type.hvm\":{},"
               "\"device_model_version\":\"qemu_xen\"},\"nics\":[{\"type\":\"vif\"}],"
-              "\"disks\":[{\"type\":\"pvh\"}]}",
+              "\"disks\":[{\"type\":\"pvh\"},{\"pdev_path\":\"remus:b|/drbd:\",\"x\":[{},{}]}]}",
               &c));
     assert_string_equal(c.type, "hvm");
     assert_string_equal(c.device_model, "qemu_xen");
-    assert_true(c.disks && c.stubdomain);
+    assert_true(c.stubdomain);
+    assert_int_equal(c.disks, 2);
+    assert_false(c.late_disk);
+    assert_null(parse("{" INFO "," BUILD ",\"disks\":[{\"pdev_path\":\"drbd:r0\"}]}", &c));
+    assert_true(c.disks == 1 && c.late_disk);
 }
 
 static void t_config_bad_ones_are_refused(void **state)

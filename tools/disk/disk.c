@@ -211,9 +211,21 @@ static void change_end(struct disk *d, struct disk_range *range, int r, uint64_t
     pthread_mutex_unlock(&d->lock);
 }
 
+/*
+ * A twin that waits has its device open already, and the kernel looks for partitions, QEMU for a geometry: they see a committed
+ * state that is not the last. The guest itself reads after the promotion only.
+ */
+static bool may_look(struct disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    bool yes = d->primary || d->phase == DISK_SYNCED || d->phase == DISK_PROTECTED;
+    pthread_mutex_unlock(&d->lock);
+    return yes;
+}
+
 int disk_read(struct disk *d, void *buf, uint32_t size, uint64_t offset)
 {
-    return d->primary ? disk_store_read(&d->store, buf, size, offset) : -EIO;
+    return may_look(d) ? disk_store_read(&d->store, buf, size, offset) : -EIO;
 }
 
 /* Takes the range and queues the change. False: this is no primary. */

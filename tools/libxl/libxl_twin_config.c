@@ -13,6 +13,7 @@
 #include "libxl_channel_frame.h"
 
 #define DEPTH_MAX 32u
+#define LATE_DISK "drbd:" /* a DRBD device has no second opener */
 #define BYTE_ORDER_MARK 0x01020304u
 #define FLAGS_WANTED 3u /* JSON configuration, libxl stream v2 */
 #define MAX_MEMKB_MAX (16ull << 30)
@@ -22,6 +23,7 @@ enum key {
     KEY_C_INFO,
     KEY_B_INFO,
     KEY_DISKS,
+    KEY_DISK_PATH,
     KEY_NAME,
     KEY_UUID,
     KEY_TYPE,
@@ -99,6 +101,9 @@ static int take_string(void *ctx, const unsigned char *text, size_t len)
     if (w->key == KEY_NAME && !copy(c->name, sizeof(c->name), text, len)) return 0;
     if (w->key == KEY_UUID && !copy(c->uuid, sizeof(c->uuid), text, len)) return 0;
     if (w->key == KEY_TYPE && !copy(c->type, sizeof(c->type), text, len)) return 0;
+    if (w->key == KEY_DISK_PATH && len >= strlen(LATE_DISK) &&
+        !memcmp(text, LATE_DISK, strlen(LATE_DISK)))
+        c->late_disk = true;
     if (w->key == KEY_DEVICE_MODEL && !copy(c->device_model, sizeof(c->device_model), text, len))
         return 0;
     return value(w);
@@ -120,6 +125,7 @@ static int take_key(void *ctx, const unsigned char *text, size_t len)
         {"device_model_version", 2, KEY_B_INFO, KEY_DEVICE_MODEL},
         {"device_model_stubdomain", 2, KEY_B_INFO, KEY_STUBDOMAIN},
         {"disks", 1, KEY_OTHER, KEY_DISKS},
+        {"pdev_path", 3, KEY_DISKS, KEY_DISK_PATH},
     };
     struct walk *w = ctx;
 
@@ -137,7 +143,8 @@ static int open_map(void *ctx)
     struct walk *w = ctx;
 
     if (w->depth == 1) w->outer = w->key;
-    if (w->depth == 2 && w->outer == KEY_DISKS) w->config->disks = true;
+    if (w->depth == 2 && w->outer == KEY_DISKS && w->config->disks <= TWIN_DISKS_MAX)
+        w->config->disks++;
     w->key = KEY_OTHER;
     return ++w->depth <= DEPTH_MAX;
 }

@@ -11,6 +11,7 @@
 
 #define XL_IMAGE_HEADER_LEN 48u
 #define XL_IMAGE_DATA_MAX (1u << 20)
+#define TWIN_DISKS_MAX 1024u
 
 struct twin_config {
     char name[65];
@@ -18,7 +19,8 @@ struct twin_config {
     char type[16];         /* "pvh", "hvm", "pv"; "" when it is not said */
     char device_model[32]; /* device_model_version; "" (libxl's default) when it is not said */
     bool stubdomain;       /* device_model_stubdomain */
-    bool disks;            /* has any */
+    unsigned disks;        /* how many, up to TWIN_DISKS_MAX + 1 */
+    bool late_disk;        /* one of them cannot be opened before it was promoted */
     uint64_t max_memkb;
 };
 

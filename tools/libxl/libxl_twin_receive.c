@@ -216,7 +216,9 @@ static const char *in_the_way(const struct receiver *rv)
     if (!hvm && strcmp(c->type, "pvh")) return "it is neither PVH nor HVM";
     if (hvm && (c->stubdomain || (c->device_model[0] && strcmp(c->device_model, "qemu_xen"))))
         return "its device model is not a qemu_xen of this host";
-    if (c->disks) return "it has disks, which this host opens when the twin is completed";
+    if (c->disks != rv->opts->num_disks)
+        return "it has disks that are not replicated, and a complete twin would have them open";
+    if (c->late_disk) return "it has a disk that only one host can have open";
     return access(rv->apply, X_OK) ? "xentwin-apply is not installed" : NULL;
 }
 
