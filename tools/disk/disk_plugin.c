@@ -146,8 +146,9 @@ static void xt_unload(void)
 {
     if (bound) disk_control_close(&control);
     if (opened) disk_close(&disk);
-    if (lock_fd >= 0) close(lock_fd);
+    /* Whoever waits for our end waits for the name: that is the last to go. */
     if (state_lock_fd >= 0) close(state_lock_fd);
+    if (lock_fd >= 0) close(lock_fd);
     free(path);
     free(state_dir);
     free(run_dir);
