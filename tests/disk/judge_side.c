@@ -226,7 +226,7 @@ void side_stop(struct side *s)
     reap(s);
 }
 
-static pid_t instance_pid(const struct side *s)
+pid_t side_pid(const struct side *s)
 {
     char path[300], text[32] = "";
 
@@ -245,7 +245,7 @@ bool side_running(const struct side *s)
 
 void side_kill(struct side *s)
 {
-    pid_t pid = instance_pid(s);
+    pid_t pid = side_pid(s);
     char packet[REPLY_SIZE];
 
     if (pid > 1) kill(pid, SIGKILL);
@@ -361,6 +361,13 @@ static int relay_begin(struct relay *r, int near)
     return b[0];
 }
 
+int side_link(struct side *primary, int fd)
+{
+    primary->synced = primary->lost = false;
+    primary->barrier = 0;
+    return request_with(primary, "link", fd);
+}
+
 int sides_link(struct side *primary, struct side *backup, struct relay *r,
                const char *const *options)
 {
@@ -372,9 +379,7 @@ int sides_link(struct side *primary, struct side *backup, struct relay *r,
     int far = r ? relay_begin(r, a[1]) : a[1];
     backup->attach = spawn(backup, argv, far, far);
     close(far);
-    primary->synced = primary->lost = false;
-    primary->barrier = 0;
-    int rc = request_with(primary, "link", a[0]);
+    int rc = side_link(primary, a[0]);
     close(a[0]);
     /* attach has started it when the synchronisation has begun. */
     for (int i = 0; !rc && i < 3000 && !primary->lost; i++) {

@@ -42,6 +42,8 @@ void side_init(struct side *s, const char *base, const char *name);
 int side_start(struct side *s, const char *const *options);
 void side_stop(struct side *s);
 void side_kill(struct side *s);
+/* 0: there is none. */
+pid_t side_pid(const struct side *s);
 bool side_running(const struct side *s);
 /* 0: "ok ...". The reply stays in side_reply. */
 int side_request(struct side *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -51,6 +53,8 @@ bool side_events(struct side *s, int ms);
 uint64_t side_number(struct side *s, const char *key);
 void side_uri(const struct side *s, char *out, size_t size);
 
+/* Gives the primary one end of a link. */
+int side_link(struct side *primary, int fd);
 /* Runs "attach" on `backup` and gives the other end to `primary`; r NULL: nothing in between. */
 int sides_link(struct side *primary, struct side *backup, struct relay *r,
                const char *const *options);

@@ -2,9 +2,10 @@
 /*
  * Two instances on this machine, linked without anything in between, for the benchmark.
  *
- *     pair DIR MEBIBYTES INTERVAL_MS     INTERVAL_MS 0: no checkpoints while it waits
+ *     pair DIR MEBIBYTES INTERVAL_MS [null]     INTERVAL_MS 0: no checkpoints while it waits
  *
- * Says "ready" and the NBD URI when the guest's writes are protected, makes checkpoints until its
+ * With "null" the backup is null_backup.h, so that the primary is all there is to measure.
+ * Says "ready", the NBD URI and the primary's process id when the guest's writes are protected, makes checkpoints until its
  * standard input ends, and then, with nothing queued, measures barrier to acknowledgement: prints
  * "barrier MEDIAN_US RTT_US", the second for one octet there and back between two processes.
  */
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "judge_side.h"
+#include "null_backup.h"
 
 #define ROUNDS 301
 
@@ -70,74 +72,103 @@ static double round_trip_us(void)
     return median(v);
 }
 
-static void stop_on(struct side *a, struct side *b, const char *what)
+struct pair {
+    struct side a, b;
+    bool null; /* there is no b */
+};
+
+static void stop_on(struct pair *p, const char *what)
 {
-    fprintf(stderr, "pair: %s: %s %s\n", what, side_reply, a->reason);
-    side_kill(a);
-    side_kill(b);
+    fprintf(stderr, "pair: %s: %s %s\n", what, side_reply, p->a.reason);
+    side_kill(&p->a);
+    if (!p->null) side_kill(&p->b);
     exit(1);
 }
 
-static double checkpoint_us(struct side *a, struct side *b, uint64_t n)
+static double checkpoint_us(struct pair *p, uint64_t n)
 {
     double began = now_us();
 
-    if (side_request(a, "barrier %lu", (unsigned long)n)) stop_on(a, b, "barrier");
-    while (a->barrier < n)
-        if (!side_events(a, 10000) || a->lost) stop_on(a, b, "lost");
+    if (side_request(&p->a, "barrier %lu", (unsigned long)n)) stop_on(p, "barrier");
+    while (p->a.barrier < n)
+        if (!side_events(&p->a, 10000) || p->a.lost) stop_on(p, "lost");
     double took = now_us() - began;
-    if (side_request(b, "commit %lu", (unsigned long)n) ||
-        side_request(a, "commit %lu", (unsigned long)n))
-        stop_on(a, b, "commit");
+    if ((!p->null && side_request(&p->b, "commit %lu", (unsigned long)n)) ||
+        side_request(&p->a, "commit %lu", (unsigned long)n))
+        stop_on(p, "commit");
     return took;
 }
 
-static void set_up(struct side *a, struct side *b, const char *dir, const char *mebibytes)
+static int link_null(struct pair *p, uint64_t size)
+{
+    int sv[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv)) return -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(sv[0]);
+        close(p->a.control);
+        _exit(null_backup(sv[1], size));
+    }
+    close(sv[1]);
+    int r = side_link(&p->a, sv[0]);
+    close(sv[0]);
+    while (!r && !p->a.lost && !side_number(&p->a, "sync_total"))
+        usleep(1000);
+    return r;
+}
+
+static void set_up(struct pair *p, const char *dir, const char *mebibytes)
 {
     static const char *const options[] = {"--journal", "1G", "--limit-ms", "20000", NULL};
     off_t size = (off_t)strtoul(mebibytes, NULL, 10) << 20;
 
-    side_init(a, dir, "a");
-    side_init(b, dir, "b");
-    if (ftruncate(a->fd, size) || ftruncate(b->fd, size)) exit(1);
-    if (side_start(a, options)) {
+    side_init(&p->a, dir, "a");
+    if (ftruncate(p->a.fd, size)) exit(1);
+    if (!p->null) {
+        side_init(&p->b, dir, "b");
+        if (ftruncate(p->b.fd, size)) exit(1);
+    }
+    if (side_start(&p->a, options)) {
         fprintf(stderr, "pair: the primary does not start\n");
         exit(1);
     }
-    if (sides_link(a, b, NULL, options) || side_request(a, "sync")) stop_on(a, b, "link");
-    while (!a->synced)
-        if (!side_events(a, 60000) || a->lost) stop_on(a, b, "sync");
-    if (side_request(a, "protect")) stop_on(a, b, "protect");
+    if (p->null ? link_null(p, (uint64_t)size) : sides_link(&p->a, &p->b, NULL, options))
+        stop_on(p, "link");
+    if (side_request(&p->a, "sync")) stop_on(p, "sync");
+    while (!p->a.synced)
+        if (!side_events(&p->a, 60000) || p->a.lost) stop_on(p, "sync");
+    if (side_request(&p->a, "protect")) stop_on(p, "protect");
 }
 
 int main(int argc, char **argv)
 {
-    struct side a, b;
+    struct pair p = {.null = argc == 5 && !strcmp(argv[4], "null")};
     double v[ROUNDS];
     char uri[300];
     uint64_t n = 0;
 
-    if (argc != 4) {
-        fprintf(stderr, "pair: say DIR MEBIBYTES INTERVAL_MS\n");
+    if (argc != 4 && !p.null) {
+        fprintf(stderr, "pair: say DIR MEBIBYTES INTERVAL_MS [null]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    set_up(&a, &b, argv[1], argv[2]);
-    side_uri(&a, uri, sizeof(uri));
-    printf("ready %s\n", uri);
+    set_up(&p, argv[1], argv[2]);
+    side_uri(&p.a, uri, sizeof(uri));
+    printf("ready %s %d\n", uri, (int)side_pid(&p.a));
     fflush(stdout);
     int interval = (int)strtol(argv[3], NULL, 10);
     struct pollfd in = {.fd = 0, .events = POLLIN};
     char c;
     while (poll(&in, 1, interval ? interval : -1) == 0 || read(0, &c, 1) > 0) {
-        checkpoint_us(&a, &b, ++n);
-        (void)side_events(&b, 0);
+        checkpoint_us(&p, ++n);
+        if (!p.null) (void)side_events(&p.b, 0);
     }
     for (int i = 0; i < ROUNDS; i++)
-        v[i] = checkpoint_us(&a, &b, ++n);
+        v[i] = checkpoint_us(&p, ++n);
     printf("barrier %.1f %.1f\n", median(v), round_trip_us());
-    side_stop(&a);
-    side_stop(&b);
+    side_stop(&p.a);
+    if (!p.null) side_stop(&p.b);
     return 0;
 }
