@@ -248,7 +248,8 @@ void side_kill(struct side *s)
     pid_t pid = side_pid(s);
     char packet[REPLY_SIZE];
 
-    if (pid > 1) kill(pid, SIGKILL);
+    /* Its locks may go after its sockets: a new start must not find them. */
+    if (pid > 1 && !kill(pid, SIGKILL)) waitpid(pid, NULL, 0);
     while (s->control >= 0 && read_packet(s, packet, REPLY_MS) && packet[0])
         ;
     if (s->control >= 0) close(s->control);
