@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* The fake hypervisor of the engine's tests. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +15,7 @@
 
 struct fake_dom fake_dom[3];
 unsigned int fake_mappings, fake_calls, fake_fail_at;
+enum fake_opening fake_opening;
 int fake_room;
 void (*fake_guest)(void);
 
@@ -72,6 +74,7 @@ void fake_reset(void)
     }
     fake_mappings = fake_calls = fake_fail_at = 0;
     fake_guest = NULL;
+    fake_opening = FAKE_OPENS;
     fake_room = -1;
 }
 
@@ -131,6 +134,22 @@ void fake_write(uint32_t domid, uint32_t gfn, uint32_t word, uint32_t value)
     if (dom->mfn[gfn] < 0) return;
     memcpy(window + (size_t)dom->mfn[gfn] * PAGE + word % 1024 * 4, &value, 4);
     if (dom->log_on && !dom->unlogged[gfn]) dom->dirty[gfn] = 1;
+}
+
+/* --- handles --- */
+
+static int handle; /* never looked at */
+
+xc_interface *xc_interface_open(xentoollog_logger *lg, xentoollog_logger *build_lg, unsigned flags)
+{
+    if (fake_opening == FAKE_OPENING_KILLS) raise(SIGKILL);
+    errno = EACCES;
+    return fake_opening == FAKE_OPENS ? (xc_interface *)&handle : NULL;
+}
+
+xenforeignmemory_handle *xenforeignmemory_open(xentoollog_logger *lg, unsigned flags)
+{
+    return (xenforeignmemory_handle *)&handle;
 }
 
 /* --- libxenforeignmemory --- */

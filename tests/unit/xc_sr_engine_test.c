@@ -90,7 +90,7 @@ static void compare_backup(bool exact)
 static struct {
     int fd;
     struct xc_sr_io *io;
-    uint64_t bytes_at_suspend, first_checkpoint_bytes;
+    uint64_t bytes_at_suspend, first_checkpoint_bytes, written_bytes;
     unsigned int suspends, checkpoints, stop_after;
     bool plain, qemu_logs;
     void (*between)(unsigned int checkpoint);
@@ -171,6 +171,8 @@ static void start(void)
     fake_dom[FAKE_PRIMARY].tsc_khz = 2400000;
 }
 
+static uint32_t range_pages = 500; /* of a save that is not live: by two processes */
+
 static int run_save_io(bool live, bool checkpointed, struct xc_sr_io *io, uint64_t map_limit)
 {
     struct xc_sr_save s = {
@@ -179,6 +181,7 @@ static int run_save_io(bool live, bool checkpointed, struct xc_sr_io *io, uint64
         .checkpointed = checkpointed,
         .cb = &save_cb,
         .map_limit_pages = map_limit,
+        .range_pages = range_pages,
         .encode = encode,
         .ref_limit_given = true,
         .ref_limit_bytes = (uint64_t)ref_pages * PAGE,
@@ -202,6 +205,7 @@ static int run_save(bool live, bool checkpointed)
 
     xc_sr_io_init(&io, ts.fd, -1, -1);
     rc = run_save_io(live, checkpointed, &io, 0);
+    ts.written_bytes = io.bytes;
     xc_sr_io_dispose(&io);
     return rc;
 }
@@ -236,10 +240,18 @@ static void finish(void)
 
 static void t_engine_plain_not_live_arrives_exactly(void **state)
 {
-    start();
-    assert_int_equal(run_save(false, false), 0);
-    assert_int_equal(run_restore(false), 0);
-    compare_backup(true);
+    static const uint32_t sizes[] = {64, 525, 0, 500}; /* the last range by either of the two */
+    unsigned int i;
+
+    for (i = 0; i < 4; i++) {
+        range_pages = sizes[i];
+        start();
+        assert_int_equal(run_save(false, false), 0);
+        assert_int_equal(lseek(ts.fd, 0, SEEK_END), ts.written_bytes);
+        assert_int_equal(run_restore(false), 0);
+        compare_backup(true);
+        if (i < 3) finish();
+    }
     assert_int_equal(fake_dom[FAKE_BACKUP].tsc_khz, 2400000);
     assert_int_equal(fake_dom[FAKE_BACKUP].policy_calls, 1);
     assert_int_equal(fake_dom[FAKE_BACKUP].seed_calls, 1);
@@ -642,6 +654,8 @@ static void t_engine_broken_stream_ends_cleanly(void **state)
     signal(SIGPIPE, SIG_IGN);
     xc_sr_io_init(&io, p[1], -1, -1);
     assert_int_equal(run_save_io(true, false, &io, 0), -1);
+    assert_int_equal(errno, EPIPE);
+    assert_int_equal(run_save_io(false, false, &io, 0), -1);
     assert_int_equal(errno, EPIPE);
     xc_sr_io_dispose(&io);
     close(p[1]);

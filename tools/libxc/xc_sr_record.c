@@ -39,6 +39,17 @@ bool xc_sr_page_type_known(uint32_t type)
     return type <= SR_PAGE_L4 || (type >= SR_PAGE_PINNED_L1 && type <= SR_PAGE_XTAB);
 }
 
+struct xc_sr_page_head xc_sr_page_head(unsigned int entries, unsigned int pages)
+{
+    struct xc_sr_page_head head = {
+        .rhdr = {SR_REC_PAGE_DATA, (uint32_t)(sizeof(struct sr_page_data) + 8 * (size_t)entries +
+                                              SR_PAGE_SIZE * (size_t)pages)},
+        .data = {entries, 0},
+    };
+
+    return head;
+}
+
 bool xc_sr_page_type_has_data(uint32_t type)
 {
     return type <= SR_PAGE_L4 || (type >= SR_PAGE_PINNED_L1 && type <= SR_PAGE_PINNED_L4);

@@ -37,6 +37,14 @@ uint32_t xc_sr_ihdr_version(const struct sr_ihdr *ihdr);
 void xc_sr_headers_fill(struct sr_ihdr *ihdr, struct sr_dhdr *dhdr, uint32_t type,
                         uint32_t xen_major, uint32_t xen_minor);
 
+/* What stands before the entries of a PAGE_DATA record. Its length needs no padding. */
+struct xc_sr_page_head {
+    struct sr_rhdr rhdr;
+    struct sr_page_data data;
+} __attribute__((packed));
+
+struct xc_sr_page_head xc_sr_page_head(unsigned int entries, unsigned int pages);
+
 /* Body plus padding. Only for a length that xc_sr_record_check accepted. */
 static inline uint32_t xc_sr_record_padded(uint32_t length)
 {

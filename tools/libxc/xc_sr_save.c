@@ -101,7 +101,7 @@ static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
     if (xc_sr_log_alloc(s) || xc_sr_batch_alloc(s) || xc_sr_encode_start(s)) return -1;
     if (xc_sr_dirty_alloc(&s->sent, s->pfns) || xc_sr_dirty_alloc(&s->gone, s->pfns) ||
         xc_sr_dirty_alloc(&s->suspect, s->pfns) ||
-        xc_sr_map_init(&s->map, &s->env, s->pfns, s->live ? s->map_limit_pages : 1)) {
+        xc_sr_map_init(&s->map, &s->env, s->pfns, s->map_limit_pages)) {
         SR_ERRNO(&s->env, "no memory to track %lu pages", (unsigned long)s->pfns);
         return -1;
     }
@@ -158,10 +158,7 @@ static int suspend_guest(struct xc_sr_save *s)
 static int write_rest(struct xc_sr_save *s)
 {
     if (s->ops->write_memory) return s->ops->write_memory(s);
-    if (!s->live) {
-        xc_sr_dirty_set_all(&s->dirty);
-        return xc_sr_write_set(s, &s->dirty, "Frames", s->pfns);
-    }
+    if (!s->live) return xc_sr_write_whole(s, "Frames");
     if (xc_sr_log_clean(s, true, NULL) || xc_sr_population_check(s)) return -1;
     xc_sr_dirty_merge(&s->dirty, &s->suspect);
     return xc_sr_write_set(s, &s->dirty, "Frames iteration last", xc_sr_dirty_count(&s->dirty));

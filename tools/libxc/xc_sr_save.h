@@ -17,8 +17,9 @@
  * 3. A pfn is sent when its bytes may differ from what the other side has, and as XTAB when the
  *    guest has given it back (xc_sr_save_balloon.c: the hypervisor's log does not tell).
  *
- * Who does what: xc_sr_save.c drives, xc_sr_save_live.c does the rounds, xc_sr_save_pages.c writes pages, xc_sr_save_encode.c encodes
- * them, xc_sr_save_dirty.c owns the dirty log, xc_sr_save_balloon.c the guest's population,
+ * Who does what: xc_sr_save.c drives, xc_sr_save_live.c does the rounds, xc_sr_save_pages.c writes
+ * pages, xc_sr_save_whole.c those of a save that is not live, xc_sr_save_encode.c encodes them,
+ * xc_sr_save_dirty.c owns the dirty log, xc_sr_save_balloon.c the guest's population,
  * xc_sr_save_x86_hvm.c the vcpus. A PV guest is another matter: xc_sr_save_x86_pv.h.
  */
 #ifndef XC_SR_SAVE_H
@@ -68,6 +69,7 @@ struct xc_sr_save {
     bool checkpointed;
     struct save_callbacks *cb;
     uint64_t map_limit_pages; /* stay mapped at most; 0 = the default */
+    uint32_t range_pages;     /* mapped at a time when not live, at most 4096; 0 = that */
     /* Of the rounds while the guest runs, plain streams only. All zero = the defaults. */
     struct {
         bool rounds_given;
@@ -135,6 +137,10 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
 /* The guest is suspended: dirty and suspect pages into the arena. */
 int xc_sr_copy_dirty(struct xc_sr_save *s);
 int xc_sr_write_arena(struct xc_sr_save *s);
+
+/* xc_sr_save_whole.c */
+/* The guest is suspended, and nothing was sent yet: every page that it has, by two processes. */
+int xc_sr_write_whole(struct xc_sr_save *s, const char *what);
 
 /* xc_sr_save_encode.c */
 int xc_sr_encode_start(struct xc_sr_save *s);

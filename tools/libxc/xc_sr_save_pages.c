@@ -26,22 +26,6 @@ int xc_sr_batch_alloc(struct xc_sr_save *s)
     return s->batch ? 0 : -1;
 }
 
-struct page_head {
-    struct sr_rhdr rhdr;
-    struct sr_page_data data;
-} __attribute__((packed));
-
-static struct page_head page_head(uint64_t count, uint64_t pages)
-{
-    struct page_head head = {
-        .rhdr = {SR_REC_PAGE_DATA,
-                 (uint32_t)(sizeof(struct sr_page_data) + 8 * count + SR_PAGE_SIZE * pages)},
-        .data = {(uint32_t)count, 0},
-    };
-
-    return head;
-}
-
 /* Neighbours in the mapping become one piece: fewer for the kernel to walk. */
 static unsigned int gather(const struct xc_sr_batch *b, struct iovec *iov)
 {
@@ -61,7 +45,7 @@ static unsigned int gather(const struct xc_sr_batch *b, struct iovec *iov)
 static int flush(struct xc_sr_save *s)
 {
     struct xc_sr_batch *b = s->batch;
-    struct page_head head = page_head(b->count, b->pages);
+    struct xc_sr_page_head head = xc_sr_page_head(b->count, b->pages);
     unsigned int n;
 
     if (s->encoder) return xc_sr_encode_flush(s);
@@ -247,13 +231,13 @@ int xc_sr_write_arena(struct xc_sr_save *s)
     if (s->encoder) return encode_arena(s);
     for (at = 0; at < a->entries_used; at += XC_SR_BATCH) {
         unsigned int n, pages;
-        struct page_head head;
+        struct xc_sr_page_head head;
         struct iovec iov[3];
 
         left = a->entries_used - at;
         n = left < XC_SR_BATCH ? (unsigned int)left : XC_SR_BATCH;
         pages = count_data(a->entries + at, n);
-        head = page_head(n, pages);
+        head = xc_sr_page_head(n, pages);
         iov[0] = (struct iovec){&head, sizeof(head)};
         iov[1] = (struct iovec){a->entries + at, n * sizeof(a->entries[0])};
         iov[2] = (struct iovec){data, (size_t)pages * SR_PAGE_SIZE};

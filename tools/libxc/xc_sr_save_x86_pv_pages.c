@@ -21,11 +21,6 @@ struct xc_sr_pv_batch {
     uint64_t tables[XC_SR_BATCH][XC_SR_PV_ENTRIES];
 };
 
-struct page_head {
-    struct sr_rhdr rhdr;
-    struct sr_page_data data;
-} __attribute__((packed));
-
 int xc_sr_pv_batch_alloc(struct xc_sr_save *s)
 {
     struct xc_sr_pv_save *pv = s->arch;
@@ -128,11 +123,7 @@ static int write_batch(struct xc_sr_save *s, unsigned int pieces)
 {
     struct xc_sr_pv_save *pv = s->arch;
     struct xc_sr_pv_batch *b = pv->batch;
-    struct page_head head = {
-        .rhdr = {SR_REC_PAGE_DATA, (uint32_t)(sizeof(head.data) + 8 * (size_t)b->count +
-                                              SR_PAGE_SIZE * (size_t)b->pages)},
-        .data = {b->count, 0},
-    };
+    struct xc_sr_page_head head = xc_sr_page_head(b->count, b->pages);
 
     b->iov[0] = (struct iovec){&head, sizeof(head)};
     b->iov[1] = (struct iovec){b->entries, b->count * sizeof(b->entries[0])};
