@@ -282,6 +282,28 @@ static void t_engine_live_guest_writes_arrive(void **state)
     }
 }
 
+static unsigned int grows_at;
+
+/* A page comes where nothing near it is mapped, and is written to at once, and all the time. */
+static void guest_grows(void)
+{
+    guest_writes();
+    if (fake_calls == grows_at) fake_populate(FAKE_PRIMARY, 2090);
+    fake_write(FAKE_PRIMARY, 2090, 5, (uint32_t)rand());
+}
+
+static void t_engine_live_new_page_arrives_whenever_it_comes(void **state)
+{
+    for (grows_at = 0; grows_at < 60; grows_at++) {
+        start();
+        fake_guest = guest_grows;
+        assert_int_equal(run_save(true, false), 0);
+        assert_int_equal(run_restore(false), 0);
+        compare_backup(true);
+        finish();
+    }
+}
+
 static void guest_writes_all(void)
 {
     uint32_t g;
@@ -681,6 +703,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_engine_plain_not_live_arrives_exactly),
         cmocka_unit_test(t_engine_live_guest_writes_arrive),
+        cmocka_unit_test(t_engine_live_new_page_arrives_whenever_it_comes),
         cmocka_unit_test(t_engine_rounds_are_limited),
         cmocka_unit_test(t_engine_downtime_out_of_reach_ends_the_save),
         cmocka_unit_test(t_engine_downtime_within_reach_is_no_matter),

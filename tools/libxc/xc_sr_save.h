@@ -163,15 +163,17 @@ int xc_sr_log_peek(struct xc_sr_save *s, uint64_t *count);
 void xc_sr_log_free(struct xc_sr_save *s);
 
 /* xc_sr_save_balloon.c */
-/* Maps all pages, so that they are pinned, and counts them. After log-dirty is on. */
-int xc_sr_population_start(struct xc_sr_save *s, uint64_t *pages);
+/* Maps all pages, so that they are pinned, and adds them to `found`. After log-dirty is on. */
+int xc_sr_population_start(struct xc_sr_save *s, struct xc_sr_dirty *found);
 /* The guest runs: did pages come or go? Then they become suspect, and the next check is thorough. */
 int xc_sr_population_sample(struct xc_sr_save *s);
 /* The guest is suspended: did pages come that the log does not tell of? They become suspect. */
 int xc_sr_population_check(struct xc_sr_save *s);
 /* The guest is suspended, all suspects are in the arena: lets go of those given back. */
 int xc_sr_population_settle(struct xc_sr_save *s);
-/* A slice of the search for pages given back: they become suspect. */
+/* All pages given back since they were sent become suspect. */
+int xc_sr_population_search(struct xc_sr_save *s);
+/* A slice of that. */
 int xc_sr_population_scan(struct xc_sr_save *s);
 
 /* CLOCK_MONOTONIC. */

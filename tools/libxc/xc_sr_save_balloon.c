@@ -12,7 +12,8 @@
  *   rise, a page came back at a pfn it had been given back at: every chunk is mapped anew and
  *   compared with the old mapping.
  * - Pages given back are no danger, only wasted memory at the backup: a scan in slices between
- *   the checkpoints finds them, and the next checkpoint sends them as XTAB.
+ *   the checkpoints finds them, and the next checkpoint sends them as XTAB. A plain stream looks
+ *   for them once, after the live rounds.
  *
  * Mappings are dropped only while the guest is suspended: in between, the number must tell of the
  * guest's doings alone. During the live rounds pages are pinned one after the other, so a move of
@@ -98,6 +99,18 @@ int xc_sr_population_scan(struct xc_sr_save *s)
         end = first + XC_SR_BATCH < s->pfns ? first + XC_SR_BATCH : s->pfns;
         if (compare_range(s, first, end, mark_suspect, NULL)) return -1;
         s->scan_next = end;
+    }
+    return 0;
+}
+
+int xc_sr_population_search(struct xc_sr_save *s)
+{
+    uint64_t pfn, end;
+
+    for (pfn = xc_sr_dirty_next(&s->sent, 0); pfn != XC_SR_PFN_NONE;
+         pfn = xc_sr_dirty_next(&s->sent, end)) {
+        end = pfn + XC_SR_BATCH < s->pfns ? pfn + XC_SR_BATCH : s->pfns;
+        if (compare_range(s, pfn, end, mark_suspect, NULL)) return -1;
     }
     return 0;
 }
@@ -203,21 +216,18 @@ int xc_sr_population_settle(struct xc_sr_save *s)
 
 static void map_there(struct xc_sr_save *s, void *user, uint64_t pfn, bool there)
 {
-    uint64_t *pages = user;
-
     if (!there) return;
+    xc_sr_dirty_set(user, pfn);
     /* Nothing is lost when it fails: the page is mapped again when it is sent. */
     xc_sr_map_page(&s->map, pfn);
-    (*pages)++;
 }
 
-int xc_sr_population_start(struct xc_sr_save *s, uint64_t *pages)
+int xc_sr_population_start(struct xc_sr_save *s, struct xc_sr_dirty *found)
 {
     uint64_t before;
 
-    *pages = 0;
     if (read_owned(s, &before)) return -1;
-    if (compare_range(s, 0, s->pfns, map_there, pages)) return -1;
+    if (compare_range(s, 0, s->pfns, map_there, found)) return -1;
     if (read_owned(s, &s->owned_pages)) return -1;
     s->population_moved = s->owned_pages != before;
     return 0;

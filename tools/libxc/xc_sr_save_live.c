@@ -61,33 +61,48 @@ static int judge(struct xc_sr_save *s, unsigned int round, uint64_t dirty, bool 
     return -1;
 }
 
-/* s->dirty: what the guest wrote since it was read last. */
+/*
+ * s->dirty: what the guest wrote since it was read last. New pages are looked for first: the log tells of
+ * what is written to those that came before it was emptied, and of no others.
+ */
 static int read_dirty(struct xc_sr_save *s, uint64_t *dirty)
 {
-    if (xc_sr_log_clean(s, false, NULL) || xc_sr_population_sample(s)) return -1;
+    if (xc_sr_population_sample(s) || xc_sr_log_clean(s, false, NULL)) return -1;
     xc_sr_dirty_merge(&s->dirty, &s->suspect);
     *dirty = xc_sr_dirty_count(&s->dirty);
     return 0;
 }
 
+/* s->dirty: the pages that the guest has. */
 static int start_rounds(struct xc_sr_save *s, uint64_t *pages)
 {
-    if (xc_sr_log_enable(s) || xc_sr_population_start(s, pages)) return -1;
+    struct xc_sr_dirty found = {0};
+    int rc = -1;
+
+    if (xc_sr_dirty_alloc(&found, s->pfns)) {
+        SR_ERRNO(&s->env, "no memory to track %lu pages", (unsigned long)s->pfns);
+        return -1;
+    }
+    if (xc_sr_log_enable(s) || xc_sr_population_start(s, &found)) goto out;
     /* From here on writes to pages that came before are logged, too. */
-    if (xc_sr_log_clean(s, false, NULL)) return -1;
-    xc_sr_dirty_set_all(&s->dirty);
+    if (xc_sr_log_clean(s, false, NULL)) goto out;
+    xc_sr_dirty_merge(&s->dirty, &found);
+    *pages = xc_sr_dirty_count(&found);
     s->live_started_us = xc_sr_now_us();
     s->live_started_bytes = s->env.io->bytes;
-    return 0;
+    rc = 0;
+out:
+    xc_sr_dirty_free(&found);
+    return rc;
 }
 
-int xc_sr_copy_live(struct xc_sr_save *s)
+static int copy_rounds(struct xc_sr_save *s)
 {
     bool over = false, limited = s->limits.downtime_ms;
     uint64_t dirty;
     unsigned int round;
 
-    if (start_rounds(s, &dirty)) return -1; /* of all pfns only so many have a page */
+    if (start_rounds(s, &dirty)) return -1;
     for (round = 0;; round++) {
         if (copy_round(s, round, dirty)) return -1;
         if (round == 0)
@@ -101,4 +116,11 @@ int xc_sr_copy_live(struct xc_sr_save *s)
         xc_sr_dirty_merge(&s->suspect, &s->dirty);
         return 0;
     }
+}
+
+int xc_sr_copy_live(struct xc_sr_save *s)
+{
+    if (copy_rounds(s)) return -1;
+    /* Between checkpoints they are searched bit by bit. */
+    return s->checkpointed ? 0 : xc_sr_population_search(s);
 }

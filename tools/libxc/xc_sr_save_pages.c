@@ -140,6 +140,25 @@ static int take_pages(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int 
     return 0;
 }
 
+/*
+ * While the guest runs what is mapped is sent without asking: a page that was given back meanwhile is
+ * found later (xc_sr_population_search). Its mapping still shows what it was.
+ */
+static int take_batch(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int n)
+{
+    xen_pfn_t unknown[XC_SR_BATCH];
+    unsigned int i, asked = 0;
+
+    for (i = 0; i < n; i++) {
+        if (s->suspended || !xc_sr_map_has(&s->map, pfns[i]) ||
+            xc_sr_dirty_test(&s->suspect, pfns[i]))
+            unknown[asked++] = pfns[i];
+        else if (take_page(s, pfns[i], SR_PAGE_NORMAL, sink_to_stream))
+            return -1;
+    }
+    return take_pages(s, unknown, asked, sink_to_stream);
+}
+
 /* Whoever hears it wakes up for it: not more often than the number that people see changes. */
 static void tell_progress(struct xc_sr_save *s, const char *what, uint64_t total, uint64_t *told)
 {
@@ -164,7 +183,7 @@ int xc_sr_write_set(struct xc_sr_save *s, const struct xc_sr_dirty *set, const c
         for (; n < XC_SR_BATCH && pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(set, pfn + 1))
             pfns[n++] = pfn;
         if (xc_sr_save_check_stop(s)) return -1;
-        if (take_pages(s, pfns, n, sink_to_stream)) return -1;
+        if (take_batch(s, pfns, n)) return -1;
         if (s->encoder) xc_sr_map_next_round(&s->map); /* it has copied them */
         tell_progress(s, what, total, &told);
         if (xc_sr_throttle(s)) return -1;
