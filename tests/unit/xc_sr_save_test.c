@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
-/* The save engine alone, on the fake Xen: a save that is not live, by two processes. */
+/*
+ * The save engine alone, on the fake Xen: a save that is not live, by two processes; and what a checkpoint does, or rather does
+ * not, while the guest stands still. The linker leads allocations and writes through this file.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -21,27 +25,78 @@
 #include "fake_xen.h"
 #include "xc_sr_save.h"
 
+#define CHECKPOINTS 6
+#define NEW_GFN 1600
+
 static char last_log[400];
 static int stream = -1;
+
+/* ---- what the engine calls while the guest is suspended ---- */
+
+static bool in_pause;
+static unsigned int pauses, allocations, writes, lines;
+
+#define COUNTED(type, name, counter, params, args)                                                 \
+    type __real_##name params;                                                                     \
+    type __wrap_##name params;                                                                     \
+    type __wrap_##name params                                                                      \
+    {                                                                                              \
+        if (in_pause) (counter)++;                                                                 \
+        return __real_##name args;                                                                 \
+    }
+
+COUNTED(void *, malloc, allocations, (size_t n), (n))
+COUNTED(void *, calloc, allocations, (size_t n, size_t m), (n, m))
+COUNTED(void *, realloc, allocations, (void *p, size_t n), (p, n))
+COUNTED(void *, mmap64, allocations, (void *a, size_t n, int prot, int flags, int fd, off_t at),
+        (a, n, prot, flags, fd, at))
+COUNTED(ssize_t, write, writes, (int fd, const void *p, size_t n), (fd, p, n))
+COUNTED(ssize_t, writev, writes, (int fd, const struct iovec *v, int n), (fd, v, n))
+COUNTED(ssize_t, sendmsg, writes, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 
 static void vmessage(xentoollog_logger *lg, xentoollog_level level, int errnoval, const char *ctx,
                      const char *format, va_list al)
 {
+    if (in_pause) lines++;
     if (level >= XTL_ERROR) vsnprintf(last_log, sizeof(last_log), format, al);
 }
 
-static xentoollog_logger logger = {vmessage, NULL, NULL};
+static void progress(xentoollog_logger *lg, const char *ctx, const char *what, int percent,
+                     unsigned long done, unsigned long total)
+{
+    if (in_pause) lines++;
+}
+
+static xentoollog_logger logger = {vmessage, progress, NULL};
 
 /* ---- the toolstack ---- */
 
 static int cb_suspend(void *data)
 {
     fake_dom[FAKE_PRIMARY].suspended = true;
+    in_pause = true;
     return 1;
+}
+
+static int cb_postcopy(void *data)
+{
+    in_pause = false;
+    fake_dom[FAKE_PRIMARY].suspended = false;
+    return 1;
+}
+
+static void (*between)(void);
+
+static int cb_checkpoint(void *data)
+{
+    if (between) between();
+    return ++pauses < CHECKPOINTS;
 }
 
 static struct save_callbacks callbacks = {
     .suspend = cb_suspend,
+    .postcopy = cb_postcopy,
+    .checkpoint = cb_checkpoint,
 };
 
 static void start(void)
@@ -50,6 +105,7 @@ static void start(void)
 
     fake_reset();
     last_log[0] = 0;
+    between = NULL;
     stream = memfd_create("stream", MFD_CLOEXEC);
     for (g = 0; g < 1500; g++)
         if (g % 7) fake_populate(FAKE_PRIMARY, g);
@@ -61,17 +117,31 @@ static void finish(void)
     close(stream);
 }
 
-static int run_save_io(struct xc_sr_io *io)
+static int run(struct xc_sr_io *io, bool checkpointed, enum xc_sr_encode_mode encode)
 {
     struct xc_sr_save s = {
         .env = {.lg = &logger, .domid = FAKE_PRIMARY, .io = io},
+        .live = checkpointed,
+        .checkpointed = checkpointed,
         .cb = &callbacks,
+        .encode = encode,
+        .ref_limit_given = true,
+        .ref_limit_bytes = 64 << 20,
         .range_pages = 500,
     };
-    int rc = xc_sr_save(&s);
+    int rc;
 
+    pauses = allocations = writes = lines = 0;
+    rc = xc_sr_save(&s);
+    in_pause = false;
+    assert_false(fake_dom[FAKE_PRIMARY].log_on);
     assert_int_equal(fake_mappings, 0);
     return rc;
+}
+
+static int run_save_io(struct xc_sr_io *io)
+{
+    return run(io, false, XC_SR_ENCODE_NONE);
 }
 
 static int run_save(void)
@@ -171,12 +241,66 @@ static void t_save_whole_child_fails_is_told(void **state)
     finish();
 }
 
+static void guest_writes_much(void)
+{
+    uint32_t g;
+
+    for (g = 0; g < 1500; g += pauses + 1)
+        fake_write(FAKE_PRIMARY, g, g, (uint32_t)rand());
+}
+
+static void guest_gets_a_page(void)
+{
+    guest_writes_much();
+    if (pauses == 3) fake_populate(FAKE_PRIMARY, NEW_GFN);
+}
+
+static void run_checkpoints(enum xc_sr_encode_mode encode)
+{
+    struct xc_sr_io io;
+
+    xc_sr_io_init(&io, stream, -1, -1);
+    assert_int_equal(run(&io, true, encode), -1); /* the toolstack ended it */
+    assert_int_equal(errno, ECANCELED);
+    assert_int_equal(pauses, CHECKPOINTS);
+    assert_int_equal(writes, 0);
+    assert_int_equal(lines, 0);
+    xc_sr_io_dispose(&io);
+}
+
+static void t_save_pause_neither_allocates_nor_writes(void **state)
+{
+    static const enum xc_sr_encode_mode modes[] = {XC_SR_ENCODE_NONE, XC_SR_ENCODE_DELTA,
+                                                   XC_SR_ENCODE_LZ4};
+    unsigned int i;
+
+    for (i = 0; i < 3; i++) {
+        start();
+        between = guest_writes_much;
+        run_checkpoints(modes[i]);
+        assert_int_equal(allocations, 0);
+        finish();
+    }
+}
+
+/* To map a page that came is not possible without; the count above is one that can be other than 0. */
+static void t_save_pause_maps_what_is_new(void **state)
+{
+    start();
+    between = guest_gets_a_page;
+    run_checkpoints(XC_SR_ENCODE_NONE);
+    assert_true(allocations > 0);
+    finish();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_save_whole_stops_in_either_turn),
         cmocka_unit_test(t_save_whole_nth_call_fails_cleans_up),
         cmocka_unit_test(t_save_whole_child_fails_is_told),
+        cmocka_unit_test(t_save_pause_neither_allocates_nor_writes),
+        cmocka_unit_test(t_save_pause_maps_what_is_new),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
