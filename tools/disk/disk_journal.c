@@ -40,15 +40,21 @@ void disk_journal_dispose(struct disk_journal *j)
 
 /* ---- the ring ---- */
 
+uint64_t disk_journal_offset(uint64_t base, uint64_t limit, uint64_t at)
+{
+    return base + RING_AT + at % limit;
+}
+
 static int ring_io(struct disk_journal *j, uint64_t at, void *data, size_t size, bool write)
 {
     uint8_t *p = data;
 
     while (size) {
-        uint64_t start = at % j->limit;
-        size_t n = size < j->limit - start ? size : (size_t)(j->limit - start);
-        int r = write ? disk_pwrite_full(j->fd, p, n, RING_AT + start)
-                      : disk_pread_full(j->fd, p, n, RING_AT + start);
+        uint64_t left = j->limit - at % j->limit;
+        uint64_t offset = disk_journal_offset(j->base, j->limit, at);
+        size_t n = size < left ? size : (size_t)left;
+        int r =
+            write ? disk_pwrite_full(j->fd, p, n, offset) : disk_pread_full(j->fd, p, n, offset);
         if (r) return r;
         p += n;
         at += n;
@@ -62,7 +68,7 @@ static int ring_write(struct disk_journal *j, uint64_t at, const void *data, siz
     return ring_io(j, at, (void *)(uintptr_t)data, size, true);
 }
 
-static int ring_read(struct disk_journal *j, uint64_t at, void *data, size_t size)
+int disk_journal_read(struct disk_journal *j, uint64_t at, void *data, size_t size)
 {
     return ring_io(j, at, data, size, false);
 }
@@ -98,6 +104,14 @@ static bool record_get(struct record *rec, const uint8_t head[DISK_RECORD_SIZE])
     return rec->type == DISK_ZERO || rec->type == RECORD_SEAL;
 }
 
+bool disk_journal_is_seal(const uint8_t head[DISK_RECORD_SIZE], uint64_t session, uint64_t epoch)
+{
+    struct record rec;
+
+    return record_get(&rec, head) && rec.type == RECORD_SEAL && rec.session == session &&
+           rec.epoch == epoch;
+}
+
 static uint64_t chain(uint64_t before, const struct record *rec)
 {
     uint64_t in[5] = {rec->seq, rec->type, rec->offset, rec->span, rec->hash};
@@ -110,9 +124,12 @@ static uint64_t chain(uint64_t before, const struct record *rec)
 static int slot_write(struct disk_journal *j)
 {
     uint8_t slot[SLOT_SIZE] = {0};
+    int r = j->gate ? j->gate->may_write(j->gate->arg) : 0;
 
+    if (r) return r;
     j->slot_seq++;
     memcpy(slot, slot_magic, 8);
+    disk_put64(slot + 8, j->generation);
     disk_put64(slot + 16, j->slot_seq);
     disk_put64(slot + 24, j->session);
     disk_put64(slot + 32, j->committed);
@@ -121,18 +138,19 @@ static int slot_write(struct disk_journal *j)
     disk_put64(slot + 56, j->tail_seq);
     disk_put64(slot + 64, j->limit);
     disk_put64(slot + SLOT_HASHED, XXH3_64bits(slot, SLOT_HASHED));
-    return disk_pwrite_full(j->fd, slot, SLOT_SIZE, SLOT_SIZE * (1 + j->slot_seq % 2));
+    return disk_pwrite_full(j->fd, slot, SLOT_SIZE, j->base + SLOT_SIZE * (1 + j->slot_seq % 2));
 }
 
 static bool slot_read(struct disk_journal *j, unsigned i)
 {
     uint8_t slot[SLOT_SIZE];
 
-    if (disk_pread_full(j->fd, slot, SLOT_SIZE, SLOT_SIZE * (1 + (uint64_t)i))) return false;
+    if (disk_pread_full(j->fd, slot, SLOT_SIZE, j->base + SLOT_SIZE * (1 + (uint64_t)i)))
+        return false;
     if (memcmp(slot, slot_magic, 8) ||
         disk_get64(slot + SLOT_HASHED) != XXH3_64bits(slot, SLOT_HASHED))
         return false;
-    if (disk_get64(slot + 16) <= j->slot_seq) return false;
+    if (disk_get64(slot + 8) != j->generation || disk_get64(slot + 16) <= j->slot_seq) return false;
     uint64_t limit = disk_get64(slot + 64);
     if (limit < DISK_JOURNAL_MIN || limit > DISK_SIZE_MAX) return false;
     j->slot_seq = disk_get64(slot + 16);
@@ -152,10 +170,10 @@ static bool read_record(struct disk_journal *j, uint64_t at, uint64_t seq, struc
 {
     uint8_t head[DISK_RECORD_SIZE];
 
-    if (ring_read(j, at, head, sizeof(head)) || !record_get(rec, head)) return false;
+    if (disk_journal_read(j, at, head, sizeof(head)) || !record_get(rec, head)) return false;
     if (rec->session != j->session || rec->seq != seq) return false;
     if (rec->type != DISK_WRITE) return true;
-    if (ring_read(j, at + sizeof(head), j->buf, rec->span)) return false;
+    if (disk_journal_read(j, at + sizeof(head), j->buf, rec->span)) return false;
     return rec->hash == XXH3_64bits(j->buf, rec->span);
 }
 
@@ -164,14 +182,13 @@ static uint64_t record_end(uint64_t at, const struct record *rec)
     return at + DISK_RECORD_SIZE + (rec->type == DISK_WRITE ? rec->span : 0);
 }
 
-/* Finds the seals of committed epochs behind the tail; the head is put behind the last. */
-static void find_seals(struct disk_journal *j)
+void disk_journal_find_seals(struct disk_journal *j, uint64_t last)
 {
     uint64_t at = j->tail, seq = j->tail_seq, records = 0, sum = 0;
     struct record rec;
 
     j->sealed = j->applied;
-    while (j->sealed < j->committed && at - j->tail < j->limit && j->seal_count < DISK_SEALS_MAX &&
+    while (j->sealed < last && at - j->tail < j->limit && j->seal_count < DISK_SEALS_MAX &&
            read_record(j, at, seq, &rec)) {
         at = record_end(at, &rec);
         seq++;
@@ -180,8 +197,7 @@ static void find_seals(struct disk_journal *j)
             sum = chain(sum, &rec);
             continue;
         }
-        if (rec.offset != records || rec.hash != sum || rec.epoch <= j->sealed ||
-            rec.epoch > j->committed)
+        if (rec.offset != records || rec.hash != sum || rec.epoch <= j->sealed || rec.epoch > last)
             break;
         j->sealed = rec.epoch;
         j->seals[j->seal_count++] = (struct disk_seal){rec.epoch, at, seq};
@@ -191,18 +207,49 @@ static void find_seals(struct disk_journal *j)
     }
 }
 
-int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, bool *complete)
+void disk_journal_find_open(struct disk_journal *j)
+{
+    struct record rec;
+
+    while (j->head - j->tail < j->limit && read_record(j, j->head, j->head_seq, &rec) &&
+           rec.type != RECORD_SEAL && rec.epoch > j->sealed) {
+        j->head = record_end(j->head, &rec);
+        j->head_seq++;
+        j->open_records++;
+        j->open_chain = chain(j->open_chain, &rec);
+    }
+}
+
+int disk_journal_take(struct disk_journal *j, int fd, uint64_t base, uint64_t limit)
 {
     j->wanted_limit = j->limit = limit;
-    j->buf = malloc(DISK_PAYLOAD_MAX);
+    j->base = base;
+    if (!j->buf) j->buf = malloc(DISK_PAYLOAD_MAX);
     if (!j->buf) return -ENOMEM;
-    j->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (j->fd < 0) return -errno;
+    j->fd = fd;
+    return 0;
+}
+
+bool disk_journal_load(struct disk_journal *j)
+{
     bool any = slot_read(j, 0);
-    any |= slot_read(j, 1);
+
+    return slot_read(j, 1) || any;
+}
+
+int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, bool *complete)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0) return -errno;
+    int r = disk_journal_take(j, fd, 0, limit);
+    if (r) {
+        close(fd);
+        return r;
+    }
     *complete = true;
-    if (!any) return disk_journal_reset(j);
-    find_seals(j);
+    if (!disk_journal_load(j)) return disk_journal_reset(j);
+    disk_journal_find_seals(j, j->committed);
     *complete = j->sealed == j->committed;
     return 0;
 }

@@ -36,6 +36,9 @@ struct disk_seal {
 
 struct disk_journal {
     int fd;
+    uint64_t base;       /* of its first octet in the file */
+    uint64_t generation; /* shared: of the owner; slots of another one do not count. Else 0 */
+    const struct disk_gate *gate; /* of the slots; NULL: none */
     uint64_t limit, wanted_limit; /* octets of the ring; taken over when it is next empty */
     uint64_t session;
     uint64_t tail, tail_seq, head, head_seq;
@@ -54,8 +57,24 @@ void disk_journal_dispose(struct disk_journal *j);
 /* Opens or makes it and finds what is whole. *complete: all that was committed is there. What was not
  * committed is not kept. */
 int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, bool *complete);
+/*
+ * Shared: takes an open file, whose slots are looked at by disk_journal_load: false if there is none of the
+ * generation. find_seals then finds the epochs up to `last` that are whole, and find_open what follows
+ * of the open one, to which one can append. On failure the fd is still the caller's.
+ */
+int disk_journal_take(struct disk_journal *j, int fd, uint64_t base, uint64_t limit);
+bool disk_journal_load(struct disk_journal *j);
+void disk_journal_find_seals(struct disk_journal *j, uint64_t last);
+void disk_journal_find_open(struct disk_journal *j);
 /* Begins a session: empty, no epoch. Nothing may be left to apply. */
 int disk_journal_reset(struct disk_journal *j);
+
+/* Where the ring's octet at a position stands in the file. */
+uint64_t disk_journal_offset(uint64_t base, uint64_t limit, uint64_t at);
+/* A record's data, from any position of the ring. */
+int disk_journal_read(struct disk_journal *j, uint64_t at, void *data, size_t size);
+/* Is it the head of a seal of that session and epoch? */
+bool disk_journal_is_seal(const uint8_t head[DISK_RECORD_SIZE], uint64_t session, uint64_t epoch);
 
 bool disk_journal_has_room(const struct disk_journal *j, size_t payload);
 uint64_t disk_journal_bytes(const struct disk_journal *j);
