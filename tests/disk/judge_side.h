@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define REPLY_SIZE 1300
+#define REPLY_SIZE 1800
 
 enum harm { HARM_NONE, HARM_CUT, HARM_FLIP, HARM_LOSE, HARM_SWAP, HARM_STALL };
 

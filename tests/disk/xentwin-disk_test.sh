@@ -35,6 +35,7 @@ expect 2 'wrong number' start g xvda
 expect 2 'is no option' start g xvda "$disk" --rolle primary
 expect 2 '--role is primary or backup' start g xvda "$disk" --role boss
 expect 2 '--on-slow' start g xvda "$disk" --on-slow wait
+expect 2 '--shared is a whole path' start g xvda "$disk" --shared journal
 expect 2 'not usable as a name' start ../g xvda "$disk"
 expect 2 'not usable as a name' start g xv/da "$disk"
 expect 2 'needs --path' attach g xvda
@@ -79,4 +80,19 @@ expect 0 'nbd.sock' start g xvdb "$disk"
 expect 0 '' stop g xvdb
 truncate -s 2M "$disk"
 expect 1 'a changed size is a new disk' start g xvdb "$disk"
+
+# Shared storage belongs to one host at a time; another state folder is another host.
+expect 1 'it is the disk' start g xvdc "$disk" --shared "$disk"
+expect 0 'nbd.sock' start g xvdc "$disk" --shared "$dir/j"
+expect 0 "shared=$dir/j" status g xvdc
+expect 0 'nbd.sock' start g xvdc "$disk" --shared "$dir/j"
+expect 1 'runs with the shared journal' start g xvdc "$disk"
+expect 1 "is another host's (generation 1)" start g xvdd "$disk" --shared "$dir/j"
+expect 0 '' stop g xvdc
+expect 0 'nbd.sock' start g xvdd "$disk" --shared "$dir/j"
+expect 0 'generation=2' status g xvdd
+expect 1 "is another host's (generation 2)" start g xvdc "$disk" --shared "$dir/j"
+expect 0 '' stop g xvdd
+truncate -s 3M "$disk"
+expect 1 'a changed size is a new disk' start g xvdc "$disk" --shared "$dir/j"
 exit $failed

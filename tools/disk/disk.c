@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "disk_roles.h"
+#include "disk_shared.h"
 #include "disk_util.h"
 
 /* ---- start and end ---- */
@@ -154,11 +155,12 @@ static int open_all(struct disk *d, char why[DISK_TEXT_MAX])
 int disk_open(struct disk *d, const struct disk_options *o, char why[DISK_TEXT_MAX])
 {
     init(d, o);
-    return open_all(d, why);
+    return o->shared ? disk_shared_open(d, why) : open_all(d, why);
 }
 
 int disk_start(struct disk *d)
 {
+    if (d->shared) return disk_shared_start(d);
     if (d->primary) return 0;
     int r = pthread_create(&d->applier, NULL, disk_applier, d);
     d->applier_runs = r == 0;
@@ -184,6 +186,7 @@ void disk_close(struct disk *d)
         if (!r) r = disk_state_save(&d->state, d->o.state_dir);
         if (r) disk_log("%s: no clean mark: %s", d->o.path, strerror(-r));
     }
+    if (d->shared) disk_shared_close(d);
     disk_journal_dispose(&d->journal);
     disk_queue_dispose(&d->queue);
     disk_bitmap_dispose(&d->bitmap);
@@ -225,6 +228,7 @@ static bool may_look(struct disk *d)
 
 int disk_read(struct disk *d, void *buf, uint32_t size, uint64_t offset)
 {
+    if (d->shared) return disk_shared_read(d, buf, size, offset);
     return may_look(d) ? disk_store_read(&d->store, buf, size, offset) : -EIO;
 }
 
@@ -247,6 +251,7 @@ int disk_write(struct disk *d, const void *buf, uint32_t size, uint64_t offset, 
     struct disk_range range;
     int r;
 
+    if (d->shared) return disk_shared_change(d, DISK_CHANGE_WRITE, buf, size, offset, fua);
     if (!change_begin(d, &range, buf, size, offset)) return -EIO;
     r = disk_store_write(&d->store, buf, size, offset);
     change_end(d, &range, r, size, offset);
@@ -259,6 +264,9 @@ int disk_zero(struct disk *d, uint32_t size, uint64_t offset, bool trim, bool fu
     struct disk_range range;
     int r;
 
+    if (d->shared)
+        return disk_shared_change(d, trim ? DISK_CHANGE_PUNCH : DISK_CHANGE_ZERO, NULL, size,
+                                  offset, fua);
     if (!change_begin(d, &range, NULL, size, offset)) return -EIO;
     r = disk_store_zero(&d->store, size, offset, trim);
     change_end(d, &range, r, size, offset);
@@ -273,6 +281,7 @@ int disk_trim(struct disk *d, uint32_t size, uint64_t offset, bool fua)
     struct disk_range range;
     int r;
 
+    if (d->shared) return disk_shared_change(d, DISK_CHANGE_TRIM, NULL, size, offset, fua);
     pthread_mutex_lock(&d->lock);
     bool yes = d->primary;
     if (yes) {
@@ -296,6 +305,7 @@ int disk_trim(struct disk *d, uint32_t size, uint64_t offset, bool fua)
 
 int disk_flush(struct disk *d)
 {
+    if (d->shared) return disk_shared_flush(d);
     return d->primary ? disk_store_flush(&d->store) : -EIO;
 }
 
@@ -349,6 +359,12 @@ bool disk_wait_unlinked(struct disk *d, int64_t ms)
     return !d->link;
 }
 
+static void *(*link_thread(const struct disk *d))(void *)
+{
+    if (d->shared) return d->primary ? disk_shared_primary_link : disk_shared_backup_link;
+    return d->primary ? disk_primary_link : disk_backup_link;
+}
+
 int disk_link_start(struct disk *d, int in, int out, char why[DISK_TEXT_MAX])
 {
     struct disk_link *l = disk_link_new(d, in, out);
@@ -366,14 +382,17 @@ int disk_link_start(struct disk *d, int in, int out, char why[DISK_TEXT_MAX])
         snprintf(why, DISK_TEXT_MAX, "there is a link already");
     else if (d->phase == DISK_BROKEN)
         snprintf(why, DISK_TEXT_MAX, "the disk failed and needs a new start");
+    else if (d->shared && (d->shared->journaling || d->shared->fenced))
+        snprintf(why, DISK_TEXT_MAX,
+                 d->shared->fenced ? "the disk belongs to another host"
+                                   : "unprotect the disk first");
     else {
         if (d->link) disk_link_lost(d, d->link, "replaced by a new link");
         if (disk_wait_unlinked(d, d->o.limit_ms)) {
             pthread_attr_init(&attr);
             pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
             d->link = l;
-            r = -pthread_create(&l->thread, &attr,
-                                d->primary ? disk_primary_link : disk_backup_link, l);
+            r = -pthread_create(&l->thread, &attr, link_thread(d), l);
             pthread_attr_destroy(&attr);
             if (r) d->link = NULL;
         }
@@ -393,26 +412,34 @@ static const char *phase_name(const struct disk *d)
     return names[d->phase];
 }
 
-void disk_status(struct disk *d, char text[DISK_TEXT_MAX])
+static void escape(char *out, size_t size, const char *path)
 {
-    char uuid[33], path[512];
     size_t n = 0;
 
-    for (const char *c = d->o.path; *c && n + 4 < sizeof(path); c++)
-        n += (size_t)snprintf(path + n, 4, *c == ' ' ? "%%20" : "%c", *c);
-    path[n] = 0;
+    for (const char *c = path; *c && n + 4 < size; c++)
+        n += (size_t)snprintf(out + n, 4, *c == ' ' ? "%%20" : "%c", *c);
+    out[n] = 0;
+}
+
+void disk_status(struct disk *d, char text[DISK_TEXT_MAX])
+{
+    char uuid[33], path[512], shared[512];
+
+    escape(path, sizeof(path), d->o.path);
+    escape(shared, sizeof(shared), d->o.shared ? d->o.shared : "-");
     pthread_mutex_lock(&d->lock);
     disk_id_text(uuid, d->state.uuid);
     snprintf(text, DISK_TEXT_MAX,
              "role=%s state=%s generation=%" PRIu64 " epoch=%" PRIu64 " committed=%" PRIu64
              " applied=%" PRIu64 " dirty_bytes=%" PRIu64 " queued_bytes=%" PRIu64
              " journal_bytes=%" PRIu64 " sync_done=%" PRIu64 " sync_total=%" PRIu64
-             " link=%s size=%" PRIu64 " path=%s uuid=%s",
+             " link=%s size=%" PRIu64 " path=%s uuid=%s shared=%s",
              d->primary ? "primary" : "backup", phase_name(d), d->state.generation,
              d->primary ? d->epoch : d->journal.sealed,
              d->primary ? d->committed : d->journal.committed,
-             d->primary ? d->committed : d->journal.applied, disk_bitmap_dirty_bytes(&d->bitmap),
-             d->queue.reserved - d->queue.sent, disk_journal_bytes(&d->journal), d->sync_done,
-             d->sync_total, d->link && !d->link->dead ? "up" : "down", d->store.size, path, uuid);
+             d->primary && !d->shared ? d->committed : d->journal.applied,
+             disk_bitmap_dirty_bytes(&d->bitmap), d->queue.reserved - d->queue.sent,
+             disk_journal_bytes(&d->journal), d->sync_done, d->sync_total,
+             d->link && !d->link->dead ? "up" : "down", d->store.size, path, uuid, shared);
     pthread_mutex_unlock(&d->lock);
 }

@@ -38,7 +38,7 @@
 #include "disk_state.h"
 #include "disk_store.h"
 
-#define DISK_TEXT_MAX 1024
+#define DISK_TEXT_MAX 1600
 
 enum disk_phase {
     DISK_ALONE, /* backup: idle */
@@ -52,6 +52,7 @@ enum disk_phase {
 
 struct disk_options {
     const char *path, *state_dir;
+    const char *shared; /* the journal that both hosts see; NULL: each host has a disk of its own */
     uint64_t queue_bytes, journal_bytes;
     int limit_ms;
     bool hold;    /* a slow backup holds the guest's writes instead of losing the protection */
@@ -87,6 +88,8 @@ struct disk {
     bool applier_runs;
     bool applying;
     bool appending; /* the link's thread writes at the journal's head */
+
+    struct disk_shared *shared; /* NULL: each host has a disk of its own */
 
     /* Called with the lock held, must not block: "lost ...", without "event". */
     void (*event)(struct disk *d, const char *text);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "disk_roles.h"
+#include "disk_shared.h"
 #include "disk_util.h"
 
 /* Under the lock, given back meanwhile: applies what is committed. */
@@ -110,6 +111,7 @@ int disk_promote(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
 {
     int r;
 
+    if (d->shared) return disk_shared_promote(d, n, why);
     pthread_mutex_lock(&d->lock);
     r = may_promote(d, n, why);
     if (r) goto out;
@@ -131,6 +133,7 @@ int disk_drop(struct disk *d, char why[DISK_TEXT_MAX])
 {
     int r = -EINVAL;
 
+    if (d->shared) return disk_shared_drop(d, why);
     pthread_mutex_lock(&d->lock);
     if (d->primary) {
         snprintf(why, DISK_TEXT_MAX, "drop: this is a primary");

@@ -74,6 +74,8 @@ static bool hello_fits(struct disk *d, struct disk_link *l)
 
     if (!h->primary)
         refuse(d, l, "the other side is no primary");
+    else if (h->shared)
+        refuse(d, l, "the primary's disk is shared storage, this one was started as a copy");
     else if (h->size != d->store.size)
         refuse(d, l, "the disks differ in size: %" PRIu64 " here, %" PRIu64 " there", d->store.size,
                h->size);

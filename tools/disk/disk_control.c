@@ -19,6 +19,7 @@
 
 #include "disk_names.h"
 #include "disk_roles.h"
+#include "disk_shared.h"
 #include "disk_util.h"
 
 #define FDS_MAX 2
@@ -171,6 +172,7 @@ static void do_promote(struct request *q, char *why)
 static void do_stop(struct request *q, char *why)
 {
     result(q, 0, why);
+    if (q->c->disk->shared) disk_shared_stop(q->c->disk);
     q->c->asked_to_stop();
 }
 

@@ -60,7 +60,7 @@ void disk_hello_put(uint8_t out[DISK_HELLO_SIZE], const struct disk_hello *h)
     memset(out, 0, DISK_HELLO_SIZE);
     memcpy(out, hello_magic, 8);
     disk_put16(out + 8, h->version);
-    disk_put16(out + 10, (uint16_t)(h->primary | h->resume << 1));
+    disk_put16(out + 10, (uint16_t)(h->primary | h->resume << 1 | h->shared << 2));
     disk_put32(out + 12, DISK_EXTENT_SIZE);
     disk_put64(out + 16, h->size);
     disk_put64(out + 24, h->generation);
@@ -75,11 +75,12 @@ int disk_hello_get(struct disk_hello *h, const uint8_t *in, size_t size)
     uint16_t flags = disk_get16(in + 10);
     h->primary = flags & 1;
     h->resume = flags & 2;
+    h->shared = flags & 4;
     h->size = disk_get64(in + 16);
     h->generation = disk_get64(in + 24);
     memcpy(h->uuid, in + 32, 16);
     memcpy(h->base, in + 48, 16);
-    if (h->version != DISK_LINK_VERSION || flags > 3) return -EPROTO;
+    if (h->version != DISK_LINK_VERSION || flags > 7) return -EPROTO;
     if (disk_get32(in + 12) != DISK_EXTENT_SIZE || h->size > DISK_SIZE_MAX) return -EPROTO;
     return 0;
 }

@@ -26,6 +26,7 @@ enum disk_frame_type {
     DISK_DIFF,    /* backup: answers CHECK; payload: an octet for each extent, 1 if it differs */
     DISK_SEALED,  /* backup: holds `epoch` whole */
     DISK_ALIVE,   /* backup: at least every DISK_ALIVE_MS */
+    DISK_LEASE, /* shared, primary: may I write for `span` ms from my time `offset` on? backup: yes */
     DISK_FRAME_TYPES
 };
 #define DISK_ALIVE_MS 250
@@ -42,6 +43,7 @@ struct disk_hello {
     uint16_t version;
     bool primary;
     bool resume; /* backup's answer: the two bitmaps tell what differs */
+    bool shared; /* both see the same disk; `base` is the token in its journal */
     uint8_t uuid[16];
     uint8_t base[16]; /* zero: there is none, or the bitmap cannot be relied on */
     uint64_t size, generation;

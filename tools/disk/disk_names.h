@@ -9,7 +9,7 @@
 #define DISK_RUN_BASE "/run/xentwin"
 #define DISK_STATE_BASE "/var/lib/xentwin"
 #define DISK_REQUEST_MAX 256
-#define DISK_REPLY_MAX 1200
+#define DISK_REPLY_MAX 1700
 
 /* Of a DOMAIN or VDEV. */
 bool disk_name_fine(const char *name);

@@ -18,7 +18,7 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
-static char *path, *state_dir, *run_dir;
+static char *path, *state_dir, *run_dir, *shared;
 static struct disk_options options = {
     .queue_bytes = 64u << 20, .journal_bytes = 512u << 20, .limit_ms = 3000, .primary = true};
 static struct disk disk;
@@ -58,6 +58,12 @@ static int xt_config(const char *key, const char *value)
     if (!strcmp(key, "path")) return config_path(value, &path);
     if (!strcmp(key, "state")) return config_path(value, &state_dir);
     if (!strcmp(key, "run")) return config_path(value, &run_dir);
+    if (!strcmp(key, "shared")) {
+        /* A primary makes it. */
+        free(shared);
+        shared = nbdkit_absolute_path(value);
+        return shared ? 0 : -1;
+    }
     if (!strcmp(key, "queue"))
         return config_octets(key, value, DISK_QUEUE_MIN, &options.queue_bytes);
     if (!strcmp(key, "journal"))
@@ -118,6 +124,7 @@ static int xt_get_ready(void)
     if (take_lock(run_dir, &lock_fd) || take_lock(state_dir, &state_lock_fd)) return -1;
     options.path = path;
     options.state_dir = state_dir;
+    options.shared = shared;
     opened = true;
     r = disk_open(&disk, &options, why);
     if (r) {
@@ -152,6 +159,7 @@ static void xt_unload(void)
     free(path);
     free(state_dir);
     free(run_dir);
+    free(shared);
 }
 
 /* ---- requests ---- */

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "disk_roles.h"
+#include "disk_shared.h"
 #include "disk_util.h"
 
 #define SEND_MAX (1u << 20)
@@ -113,6 +114,7 @@ int disk_protect(struct disk *d, char why[DISK_TEXT_MAX])
     struct disk_state fresh;
     int r = -EINVAL;
 
+    if (d->shared) return disk_shared_protect(d, why);
     pthread_mutex_lock(&d->lock);
     fresh = d->state;
     if (!d->primary || d->phase != DISK_SYNCED) {
@@ -136,6 +138,7 @@ int disk_barrier(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
     struct disk_frame f = {.type = DISK_BARRIER};
     int r = -EINVAL;
 
+    if (d->shared) return disk_shared_barrier(d, n, why);
     pthread_mutex_lock(&d->lock);
     if (!d->primary || d->phase != DISK_PROTECTED)
         snprintf(why, DISK_TEXT_MAX, "barrier: not protected");
@@ -205,7 +208,9 @@ static int backup_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
 int disk_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
 {
     pthread_mutex_lock(&d->lock);
-    int r = d->primary ? primary_commit(d, n, why) : backup_commit(d, n, why);
+    int r = d->shared    ? disk_shared_commit(d, n, why)
+            : d->primary ? primary_commit(d, n, why)
+                         : backup_commit(d, n, why);
     pthread_mutex_unlock(&d->lock);
     return r;
 }
@@ -215,6 +220,7 @@ int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
     struct disk_state fresh;
     int r = 0;
 
+    if (d->shared) return disk_shared_unprotect(d, why);
     pthread_mutex_lock(&d->lock);
     if (!d->primary) {
         snprintf(why, DISK_TEXT_MAX, "unprotect: this is a backup");
@@ -269,7 +275,9 @@ static bool hello_fits(struct disk *d, struct disk_link *l)
 {
     const struct disk_hello *h = &l->peer;
 
-    if (h->primary)
+    if (h->shared)
+        disk_link_lost(d, l, "the backup's disk is started as shared storage, this one is not");
+    else if (h->primary)
         disk_link_lost(d, l, "the other side is a primary, too (generation %" PRIu64 ")",
                        h->generation);
     else if (h->size != d->store.size)

@@ -29,6 +29,7 @@ static const char help[] =
     "  --role primary|backup       start only; primary is usual\n"
     "  --force-primary             serve a disk that may be stale\n"
     "  --state DIR                 instead of /var/lib/xentwin/DOMAIN-VDEV\n"
+    "  --shared JOURNAL            both hosts see the same PATH and JOURNAL: nothing is copied\n"
     "  --limit-ms N                how long the backup may keep a write waiting (3000)\n"
     "  --on-slow drop|hold         then: end the protection, or let the guest wait (drop)\n"
     "  --queue SIZE                memory for what is on the way (64M)\n"
@@ -94,6 +95,10 @@ static int take_option(struct instance *in, int o, char *arg)
     case 'f':
         in->force_primary = true;
         break;
+    case 'h':
+        if (*arg != '/') return usage("--shared is a whole path, not \"%s\"", arg);
+        in->shared = arg;
+        break;
     case 'p':
         in->path = arg;
         break;
@@ -112,12 +117,10 @@ static int take_option(struct instance *in, int o, char *arg)
 static int parse_options(struct instance *in, int argc, char **argv)
 {
     static const struct option opts[] = {
-        {"role", 1, NULL, 'r'},     {"state", 1, NULL, 's'},
-        {"queue", 1, NULL, 'q'},    {"journal", 1, NULL, 'j'},
-        {"limit-ms", 1, NULL, 'l'}, {"threads", 1, NULL, 't'},
-        {"on-slow", 1, NULL, 'o'},  {"force-primary", 0, NULL, 'f'},
-        {"path", 1, NULL, 'p'},     {"size", 1, NULL, 'z'},
-        {NULL, 0, NULL, 0}};
+        {"role", 1, NULL, 'r'},    {"state", 1, NULL, 's'},         {"queue", 1, NULL, 'q'},
+        {"journal", 1, NULL, 'j'}, {"limit-ms", 1, NULL, 'l'},      {"threads", 1, NULL, 't'},
+        {"on-slow", 1, NULL, 'o'}, {"force-primary", 0, NULL, 'f'}, {"path", 1, NULL, 'p'},
+        {"size", 1, NULL, 'z'},    {"shared", 1, NULL, 'h'},        {NULL, 0, NULL, 0}};
     int o;
 
     opterr = 0;

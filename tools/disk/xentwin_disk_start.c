@@ -48,6 +48,7 @@ static void make_args(const struct instance *in, struct args *a)
     add(a, "run=", in->run_dir);
     add(a, "state=", in->state_dir);
     add(a, "role=", in->backup ? "backup" : "primary");
+    add(a, "shared=", in->shared);
     add(a, "queue=", in->queue);
     add(a, "journal=", in->journal);
     add(a, "limit-ms=", in->limit_ms);
@@ -118,6 +119,13 @@ static int check_running(const struct instance *in, const char *real, int fd)
     /* A path with a blank is not compared. */
     if (strcmp(path, real) && !strchr(real, ' ')) {
         complain("the instance %s-%s runs with another disk, %s", in->domain, in->vdev, path);
+        return 1;
+    }
+    const char *shared = in->shared ? in->shared : "-";
+    (void)status_value(reply, "shared", path, sizeof(path));
+    if (strcmp(path, shared) && !strchr(shared, ' ')) {
+        complain("the instance %s-%s runs with the shared journal %s, not %s", in->domain, in->vdev,
+                 path, shared);
         return 1;
     }
     return 0;

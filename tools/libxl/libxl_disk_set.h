@@ -14,7 +14,7 @@
 
 #define DISK_MAX 16        /* disks of one guest */
 #define DISK_VDEV_MAX 16   /* characters of a virtual device's name */
-#define DISK_TEXT_MAX 1200 /* bytes of a packet */
+#define DISK_TEXT_MAX 1700 /* bytes of a packet */
 #define DISK_ROUNDS_MAX 8  /* questions that wait for answers */
 
 enum disk_event {

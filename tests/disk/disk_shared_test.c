@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/* Two instances in this process that see the same disk and journal. */
+#include "disk_test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "disk.h"
+#include "disk_roles.h"
+#include "disk_shared.h"
+#include "disk_util.h"
+
+#define SIZE (40u << 16)
+#define LIMIT_MS 5000
+#define BLOCK 4096
+
+struct host {
+    struct disk d;
+    struct disk_options o;
+    char state[80], lost[256];
+    bool open;
+};
+
+struct world {
+    char dir[64], disk[80], journal[80];
+    struct host a, b;
+    char why[DISK_TEXT_MAX];
+};
+
+static void quiet(const char *line)
+{
+}
+
+static void event(struct disk *d, const char *text)
+{
+    struct host *h = d->event_arg;
+
+    if (!strncmp(text, "lost ", 5)) snprintf(h->lost, sizeof(h->lost), "%s", text + 5);
+}
+
+static void make_file(const char *path, size_t size, int fill)
+{
+    static uint8_t buf[SIZE];
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    memset(buf, fill, sizeof(buf));
+    assert_int_equal(write(fd, buf, size), size);
+    close(fd);
+}
+
+static int host_open(struct world *w, struct host *h, bool primary, bool force)
+{
+    h->o.primary = primary;
+    h->o.force_primary = force;
+    h->lost[0] = 0;
+    int r = disk_open(&h->d, &h->o, w->why);
+    h->d.event_arg = h;
+    h->d.event = event;
+    if (!r) r = disk_start(&h->d);
+    h->open = !r;
+    if (r) disk_close(&h->d);
+    return r;
+}
+
+static void host_close(struct host *h)
+{
+    if (h->open) disk_close(&h->d);
+    h->open = false;
+}
+
+static void host_init(struct world *w, struct host *h, const char *name)
+{
+    snprintf(h->state, sizeof(h->state), "%s/%s", w->dir, name);
+    assert_int_equal(mkdir(h->state, 0700), 0);
+    h->o = (struct disk_options){.path = w->disk,
+                                 .shared = w->journal,
+                                 .state_dir = h->state,
+                                 .queue_bytes = DISK_QUEUE_MIN,
+                                 .journal_bytes = DISK_JOURNAL_MIN,
+                                 .limit_ms = LIMIT_MS};
+}
+
+static int begin(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    disk_log_line = quiet;
+    /* Where the disk has O_DIRECT, if the machine has that. */
+    strcpy(w->dir,
+           access("/var/tmp", W_OK) ? "/tmp/shared-test-XXXXXX" : "/var/tmp/shared-test-XXXXXX");
+    if (!mkdtemp(w->dir)) return -1;
+    snprintf(w->disk, sizeof(w->disk), "%s/disk", w->dir);
+    snprintf(w->journal, sizeof(w->journal), "%s/journal", w->dir);
+    make_file(w->disk, SIZE, 1);
+    host_init(w, &w->a, "a");
+    host_init(w, &w->b, "b");
+    *state = w;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    host_close(&w->a);
+    host_close(&w->b);
+    snprintf(command, sizeof(command), "rm -rf %s", w->dir);
+    free(w);
+    return system(command);
+}
+
+static bool wait_for(struct host *h, enum disk_phase phase)
+{
+    for (int i = 0; i < 2000; i++) {
+        pthread_mutex_lock(&h->d.lock);
+        bool there = h->d.phase == phase;
+        pthread_mutex_unlock(&h->d.lock);
+        if (there) return true;
+        usleep(5000);
+    }
+    return false;
+}
+
+static bool wait_sealed(struct host *h, uint64_t n)
+{
+    for (int i = 0; i < 2000; i++) {
+        pthread_mutex_lock(&h->d.lock);
+        bool there = h->d.journal.sealed >= n;
+        pthread_mutex_unlock(&h->d.lock);
+        if (there) return true;
+        usleep(5000);
+    }
+    return false;
+}
+
+static bool wait_applied(struct host *h, uint64_t n)
+{
+    for (int i = 0; i < 2000; i++) {
+        pthread_mutex_lock(&h->d.lock);
+        bool there = h->d.journal.applied >= n && !h->d.applying;
+        pthread_mutex_unlock(&h->d.lock);
+        if (there) return true;
+        usleep(5000);
+    }
+    return false;
+}
+
+static void link_hosts(struct world *w)
+{
+    int sv[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+    assert_int_equal(disk_link_start(&w->b.d, sv[1], sv[1], w->why), 0);
+    assert_int_equal(disk_link_start(&w->a.d, sv[0], sv[0], w->why), 0);
+}
+
+static void protect(struct world *w)
+{
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(w, &w->b, false, false), 0);
+    link_hosts(w);
+    assert_true(wait_for(&w->a, DISK_LINKED));
+    assert_int_equal(disk_sync(&w->a.d, 0, w->why), 0);
+    assert_true(wait_for(&w->a, DISK_SYNCED));
+    assert_true(wait_for(&w->b, DISK_SYNCED));
+    assert_int_equal(disk_protect(&w->a.d, w->why), 0);
+}
+
+static void put(struct host *h, uint64_t offset, uint8_t value)
+{
+    uint8_t buf[BLOCK];
+
+    memset(buf, value, sizeof(buf));
+    assert_int_equal(disk_write(&h->d, buf, sizeof(buf), offset, false), 0);
+}
+
+static int seen(struct host *h, uint64_t offset)
+{
+    uint8_t buf[BLOCK];
+
+    if (disk_read(&h->d, buf, sizeof(buf), offset)) return -1;
+    for (size_t i = 1; i < sizeof(buf); i++)
+        if (buf[i] != buf[0]) return -2;
+    return buf[0];
+}
+
+static int on_disk(struct world *w, uint64_t offset)
+{
+    uint8_t buf[BLOCK];
+    int fd = open(w->disk, O_RDONLY | O_CLOEXEC);
+
+    assert_int_equal(pread(fd, buf, sizeof(buf), (off_t)offset), sizeof(buf));
+    close(fd);
+    return buf[0];
+}
+
+static void barrier(struct world *w, uint64_t n)
+{
+    assert_int_equal(disk_barrier(&w->a.d, n, w->why), 0);
+    assert_true(wait_sealed(&w->b, n));
+}
+
+static void commit(struct world *w, uint64_t n)
+{
+    assert_int_equal(disk_commit(&w->b.d, n, w->why), 0);
+    assert_int_equal(disk_commit(&w->a.d, n, w->why), 0);
+}
+
+/* ---- epochs ---- */
+
+static void t_shared_epoch_reaches_the_disk_by_commit_only(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    put(&w->a, 8 * BLOCK, 7);
+    assert_int_equal(disk_zero(&w->a.d, BLOCK, 9 * BLOCK, false, true), 0);
+    assert_int_equal(seen(&w->a, 8 * BLOCK), 7);
+    assert_int_equal(seen(&w->a, 9 * BLOCK), 0);
+    assert_int_equal(seen(&w->a, 10 * BLOCK), 1);
+    barrier(w, 1);
+    put(&w->a, 8 * BLOCK, 9);
+    assert_int_equal(on_disk(w, 8 * BLOCK), 1);
+    commit(w, 1);
+    assert_true(wait_applied(&w->a, 1));
+    assert_int_equal(on_disk(w, 8 * BLOCK), 7);
+    assert_int_equal(on_disk(w, 9 * BLOCK), 0);
+    assert_int_equal(seen(&w->a, 8 * BLOCK), 9);
+}
+
+static void t_shared_promotion_drops_what_came_later(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    put(&w->a, 0, 7);
+    barrier(w, 1);
+    commit(w, 1);
+    put(&w->a, 0, 8);
+    barrier(w, 2);
+    put(&w->a, 0, 9);
+    barrier(w, 3);
+    put(&w->a, 0, 11);
+    assert_int_equal(disk_promote(&w->b.d, 4, w->why), -EINVAL);
+    assert_int_equal(disk_promote(&w->b.d, 2, w->why), 0);
+    assert_int_equal(on_disk(w, 0), 8);
+    assert_int_equal(seen(&w->b, 0), 8);
+    put(&w->b, 0, 10);
+    assert_int_equal(on_disk(w, 0), 10);
+    /* The old one neither reads nor writes, nor may it go on. */
+    assert_true(wait_for(&w->a, DISK_LOST));
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), -ESTALE);
+    assert_int_equal(seen(&w->a, 0), -1);
+    assert_int_equal(on_disk(w, 0), 10);
+}
+
+static void t_shared_unprotect_brings_all_to_the_disk(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    put(&w->a, 0, 7);
+    barrier(w, 1);
+    put(&w->a, BLOCK, 8);
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), 0);
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), 0);
+    assert_int_equal(on_disk(w, 0), 7);
+    assert_int_equal(on_disk(w, BLOCK), 8);
+    put(&w->a, 0, 9);
+    assert_int_equal(on_disk(w, 0), 9);
+    assert_true(wait_for(&w->b, DISK_LOST));
+    assert_int_equal(disk_promote(&w->b.d, 1, w->why), -ESTALE);
+    assert_string_equal(w->why, "promote: the primary went on without this side");
+    usleep(1500000); /* it looks each second whether the disk is still its own */
+    put(&w->a, 0, 10);
+    assert_int_equal(on_disk(w, 0), 10);
+}
+
+/* A backup that has begun to take over, and stands still. */
+static void t_shared_disputed_disk_waits_for_the_other(void **state)
+{
+    struct world *w = *state;
+    struct disk_direct s;
+
+    w->a.o.limit_ms = 2000;
+    protect(w);
+    put(&w->a, 0, 7);
+    barrier(w, 1);
+    struct disk_claim other = w->a.d.shared->own;
+    other.generation++;
+    other.state = DISK_CLAIM_TAKING;
+    assert_int_equal(disk_direct_open(&s, w->journal, O_RDWR), 0);
+    assert_int_equal(disk_claims_write(&s, &other), 0);
+    commit(w, 1);
+    usleep(300000);
+    assert_int_equal(on_disk(w, 0), 1);
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), -EBUSY);
+    assert_int_equal(on_disk(w, 0), 1);
+    other.state = DISK_CLAIM_VOID;
+    assert_int_equal(disk_claims_write(&s, &other), 0);
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), 0);
+    assert_int_equal(on_disk(w, 0), 7);
+    disk_direct_close(&s);
+}
+
+static void t_shared_no_lease_applies_nothing(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    put(&w->a, 0, 7);
+    barrier(w, 1);
+    assert_int_equal(disk_commit(&w->b.d, 1, w->why), 0);
+    /* The backup says nothing any more. */
+    pthread_mutex_lock(&w->b.d.lock);
+    usleep(1000 * (DISK_LEASE_MS + 300));
+    assert_int_equal(disk_commit(&w->a.d, 1, w->why), 0);
+    usleep(500000);
+    assert_int_equal(on_disk(w, 0), 1);
+    pthread_mutex_unlock(&w->b.d.lock);
+    assert_true(wait_applied(&w->a, 1));
+    assert_int_equal(on_disk(w, 0), 7);
+}
+
+static void t_shared_promotion_waits_for_the_lease(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    barrier(w, 1);
+    pthread_mutex_lock(&w->b.d.lock);
+    int64_t granted = w->b.d.shared->granted_until_ms;
+    pthread_mutex_unlock(&w->b.d.lock);
+    assert_int_equal(disk_promote(&w->b.d, 1, w->why), 0);
+    assert_true(granted > 0 && disk_shared_now_ms() >= granted);
+}
+
+/* ---- several at a time ---- */
+
+#define WRITERS 3
+#define REGION (64 * BLOCK)
+
+struct writer {
+    pthread_t thread;
+    struct host *h;
+    uint64_t start; /* of its own region */
+    atomic_bool end;
+    bool wrong;
+    uint8_t last[REGION / BLOCK];
+};
+
+/* Writes, and reads back what it wrote before, wherever that is by now. */
+static void *write_and_read(void *arg)
+{
+    struct writer *w = arg;
+    unsigned x = (unsigned)w->start + 1;
+
+    memset(w->last, 1, sizeof(w->last));
+    while (!w->end && !w->wrong) {
+        x = x * 1103515245 + 12345;
+        unsigned at = (x >> 8) % (REGION / BLOCK), look = (x >> 16) % (REGION / BLOCK);
+        uint8_t buf[BLOCK];
+        w->last[at] = (uint8_t)(x >> 20);
+        memset(buf, w->last[at], sizeof(buf));
+        if (disk_write(&w->h->d, buf, sizeof(buf), w->start + at * BLOCK, false)) w->wrong = true;
+        if (seen(w->h, w->start + look * BLOCK) != w->last[look]) w->wrong = true;
+    }
+    return NULL;
+}
+
+static void t_shared_busy_guest_reads_what_it_wrote(void **state)
+{
+    struct world *w = *state;
+    struct writer writers[WRITERS];
+
+    protect(w);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){.h = &w->a, .start = i * REGION};
+        assert_int_equal(pthread_create(&writers[i].thread, NULL, write_and_read, &writers[i]), 0);
+    }
+    for (uint64_t n = 1; n <= 12; n++) {
+        barrier(w, n);
+        commit(w, n);
+        usleep(20000);
+    }
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), 0);
+    usleep(50000);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i].end = true;
+        assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
+        assert_false(writers[i].wrong);
+        for (unsigned k = 0; k < REGION / BLOCK; k++)
+            assert_int_equal(on_disk(w, writers[i].start + k * BLOCK), writers[i].last[k]);
+    }
+}
+
+/* ---- not the same storage ---- */
+
+static void t_shared_copy_of_the_journal_is_refused(void **state)
+{
+    struct world *w = *state;
+    char command[300], copy[96];
+
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    snprintf(copy, sizeof(copy), "%s/copy", w->dir);
+    snprintf(command, sizeof(command), "cp %s %s", w->journal, copy);
+    assert_int_equal(system(command), 0);
+    w->b.o.shared = copy;
+    assert_int_equal(host_open(w, &w->b, false, false), 0);
+    link_hosts(w);
+    assert_true(wait_for(&w->a, DISK_LOST));
+    assert_non_null(strstr(w->a.lost, "not the same storage"));
+}
+
+static void t_shared_other_disk_is_refused(void **state)
+{
+    struct world *w = *state;
+    char other[96];
+
+    snprintf(other, sizeof(other), "%s/other", w->dir);
+    make_file(other, SIZE, 2);
+    w->b.o.path = other;
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(w, &w->b, false, false), 0);
+    link_hosts(w);
+    assert_true(wait_for(&w->a, DISK_LINKED));
+    assert_int_equal(disk_sync(&w->a.d, 0, w->why), 0);
+    assert_true(wait_for(&w->a, DISK_LOST));
+    assert_non_null(strstr(w->a.lost, "not the same storage"));
+}
+
+static void t_shared_foreign_journal_is_refused(void **state)
+{
+    struct world *w = *state;
+
+    make_file(w->journal, 65536, 5);
+    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
+    assert_non_null(strstr(w->why, "no journal of ours"));
+    w->a.o.shared = w->disk;
+    assert_int_equal(host_open(w, &w->a, true, false), -ELOOP);
+    assert_int_equal(on_disk(w, 0), 1);
+}
+
+/* ---- who may serve ---- */
+
+static void t_shared_disk_given_back_is_anybodys(void **state)
+{
+    struct world *w = *state;
+
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(w, &w->b, true, false), -EPERM);
+    host_close(&w->a);
+    assert_int_equal(host_open(w, &w->b, true, false), 0);
+    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
+    host_close(&w->b);
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+}
+
+static void t_shared_forced_start_has_all_that_was_written(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    put(&w->a, 0, 7);
+    barrier(w, 1);
+    put(&w->a, BLOCK, 8);
+    host_close(&w->a);
+    host_close(&w->b);
+    assert_int_equal(on_disk(w, 0), 1);
+    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
+    assert_int_equal(host_open(w, &w->b, true, false), -EPERM);
+    assert_int_equal(on_disk(w, 0), 1);
+    assert_int_equal(host_open(w, &w->b, true, true), 0);
+    assert_int_equal(on_disk(w, 0), 7);
+    assert_int_equal(on_disk(w, BLOCK), 8);
+    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
+}
+
+static void t_shared_disk_forced_away_is_noticed(void **state)
+{
+    struct world *w = *state;
+    uint8_t buf[BLOCK] = {0};
+
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(w, &w->b, true, true), 0);
+    usleep(1500000);
+    assert_int_equal(disk_write(&w->a.d, buf, sizeof(buf), 0, false), -EIO);
+    put(&w->b, 0, 3);
+}
+
+/* ---- no room ---- */
+
+static uint8_t big[SIZE];
+
+static void *write_much(void *arg)
+{
+    struct host *h = arg;
+
+    return disk_write(&h->d, big, SIZE, 0, false) ? arg : NULL;
+}
+
+static void t_shared_full_journal_ends_the_link_and_the_write_waits(void **state)
+{
+    struct world *w = *state;
+    pthread_t threads[3];
+    void *failed;
+
+    memset(big, 6, sizeof(big));
+    w->a.o.limit_ms = 1000;
+    protect(w);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_much, &w->a), 0);
+    assert_true(wait_for(&w->a, DISK_LOST));
+    assert_non_null(strstr(w->a.lost, "the shared journal is full"));
+    assert_int_equal(on_disk(w, 0), 1);
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    for (uint64_t at = 0; at < SIZE; at += BLOCK)
+        assert_int_equal(on_disk(w, at), 6);
+}
+
+#define T(t) cmocka_unit_test_setup_teardown(t, begin, end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(t_shared_epoch_reaches_the_disk_by_commit_only),
+        T(t_shared_promotion_drops_what_came_later),
+        T(t_shared_unprotect_brings_all_to_the_disk),
+        T(t_shared_disputed_disk_waits_for_the_other),
+        T(t_shared_no_lease_applies_nothing),
+        T(t_shared_promotion_waits_for_the_lease),
+        T(t_shared_busy_guest_reads_what_it_wrote),
+        T(t_shared_copy_of_the_journal_is_refused),
+        T(t_shared_other_disk_is_refused),
+        T(t_shared_foreign_journal_is_refused),
+        T(t_shared_disk_given_back_is_anybodys),
+        T(t_shared_forced_start_has_all_that_was_written),
+        T(t_shared_disk_forced_away_is_noticed),
+        T(t_shared_full_journal_ends_the_link_and_the_write_waits),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
