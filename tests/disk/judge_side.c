@@ -243,6 +243,15 @@ bool side_running(const struct side *s)
     return s->control >= 0;
 }
 
+void side_share(struct side *first, struct side *second)
+{
+    unlink(second->disk);
+    close(second->fd);
+    memcpy(second->disk, first->disk, sizeof(second->disk));
+    second->fd = open(second->disk, O_RDWR | O_CLOEXEC);
+    if (second->fd < 0) die(second->disk);
+}
+
 void side_kill(struct side *s)
 {
     pid_t pid = side_pid(s);

@@ -44,6 +44,8 @@ void side_stop(struct side *s);
 void side_kill(struct side *s);
 /* 0: there is none. */
 pid_t side_pid(const struct side *s);
+/* Both see the disk of the first. */
+void side_share(struct side *first, struct side *second);
 bool side_running(const struct side *s);
 /* 0: "ok ...". The reply stays in side_reply. */
 int side_request(struct side *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
