@@ -66,8 +66,8 @@ refused() {
 
 disk=$dir/disk.img
 truncate -s 1M "$disk"
-guest "/dev/vg/x" && refused "is not remus:HOST[:PORT]|PATH"
-guest "remus:|$disk" && refused "is not remus:HOST[:PORT]|PATH"
+guest "/dev/vg/x" && refused "is not remus:HOST[:PORT][,shared=JOURNAL]|PATH"
+guest "remus:|$disk" && refused "is not remus:HOST[:PORT][,shared=JOURNAL]|PATH"
 guest "remus:b:x|$disk" && refused "'x' is no port"
 guest "remus:b c|$disk" && refused "is no host name"
 guest "remus:b|disk.img" && refused "is not a whole path"
@@ -82,6 +82,10 @@ grep -qx "xentwin-disk start web xvda $disk" "$dir/log" || say "blktap2's spelli
 guest "tap:remus:b:9000|aio:disk.img"
 hint=$(PATH=$dir/bin:$PATH "$script" add 2>&1)
 [[ $hint == *"is not a whole path"* ]] || say "old and wrong: $hint"
+guest "remus:b:22,shared=$dir/the journal|$disk" web && refused "does not start: no room here"
+grep -qx "xentwin-disk start --shared $dir/the journal web xvda $disk" "$dir/log" || say "shared: $(cat "$dir/log")"
+guest "remus:b,shared=journal|$disk" web && refused "JOURNAL being a whole path"
+guest "remus:b,share=/j|$disk" web && refused "only ',shared=JOURNAL' may stand"
 guest "remus:b|$disk" web--incoming && refused "did not come to this host"
 guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
 guest "remus:b|$disk" web "ok role=backup state=idle link=down" && refused "is the backup of another host's"

@@ -323,6 +323,22 @@ static void t_disk_target_port_belongs_to_its_host(void **state)
     assert_false(xl_disk_target_is_old("remus:hostB|/dev/vg/x"));
 }
 
+static void t_disk_target_shared_wants_an_arbiter(void **state)
+{
+    struct xl_disks d = {.n = 1, .names = {"xvda"}};
+
+    assert_true(xl_disk_target_is_shared("remus:hostB,shared=/dev/vg/j|/dev/vg/x"));
+    assert_true(xl_disk_target_is_shared("remus:hostB:2222,shared=/j|/dev/vg/x"));
+    assert_false(xl_disk_target_is_shared("remus:hostB|/dev/vg/a,shared=/x"));
+    assert_false(xl_disk_target_is_shared("remus:hostB,shared=/dev/vg/x"));
+    assert_false(xl_disk_target_is_shared("/dev/vg/x,shared=/j|/x"));
+    assert_int_equal(xl_disk_target_port("remus:hostB:2222,shared=/j|/dev/vg/x", "hostB"), 2222);
+    assert_int_equal(xl_disks_want_arbiter(&d, "remus", "guest", NULL), XL_DONE);
+    d.shared = "xvda";
+    assert_int_equal(xl_disks_want_arbiter(&d, "remus", "guest", "dir:/a"), XL_DONE);
+    assert_int_equal(xl_disks_want_arbiter(&d, "remus", "guest", NULL), XL_FAILED);
+}
+
 static void t_receive_disks_are_taken_or_named(void **state)
 {
     const char *words[] = {
@@ -354,6 +370,7 @@ int main(void)
         cmocka_unit_test(t_guest_obstacles_are_named),
         cmocka_unit_test(t_guest_disks_are_taken_or_refused_with_the_fix),
         cmocka_unit_test(t_disk_target_port_belongs_to_its_host),
+        cmocka_unit_test(t_disk_target_shared_wants_an_arbiter),
         cmocka_unit_test(t_receive_disks_are_taken_or_named),
     };
 

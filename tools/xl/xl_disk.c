@@ -43,6 +43,8 @@ static int take_replicated(struct xl_disks *d, const char *command, const char *
     if (xl_disk_target_is_old(d->target[d->n]))
         xl_say(command, "disk %s: '%s' is blktap2's spelling; write target=remus:HOST|PATH",
                disk->vdev, disk->pdev_path);
+    if (!d->shared && disk->pdev_path && xl_disk_target_is_shared(disk->pdev_path))
+        d->shared = d->names[d->n];
     d->n++;
     return XL_DONE;
 }
@@ -94,6 +96,17 @@ int xl_disks_take(struct xl_disks *d, const char *command, const char *name,
             rc = refuse(command, name, disk);
     }
     return rc;
+}
+
+int xl_disks_want_arbiter(const struct xl_disks *d, const char *command, const char *name,
+                          const char *arbiter)
+{
+    if (!d->shared || arbiter) return XL_DONE;
+    return xl_fail(
+        command,
+        "disk %s of '%s' is storage that both hosts write to: name an arbiter that fences "
+        "the loser, --arbiter ARBITER (see xl-remus(1), DISKS)",
+        d->shared, name);
 }
 
 int xl_disks_refuse_migration(libxl_ctx *ctx, uint32_t domid, const char *name)

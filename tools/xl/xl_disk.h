@@ -20,12 +20,16 @@ struct xl_disks {
     char vdev[DISK_MAX][DISK_VDEV_MAX + 1];
     const char *names[DISK_MAX];          /* the same, for the library */
     char target[DISK_MAX][DISK_PEER_MAX]; /* as configured, as far as its path */
+    const char *shared; /* the first of them that is storage which both hosts see; NULL: none */
 };
 
 /* Is the target written as for blktap2? */
 bool xl_disk_target_is_old(const char *target);
 /* The port of host's sshd that the target names; 0: none, or it names another host. */
 unsigned xl_disk_target_port(const char *target, const char *host);
+
+/* Is it storage that both hosts see: remus:HOST,shared=JOURNAL|PATH? */
+bool xl_disk_target_is_shared(const char *target);
 
 /* Does the block script block-remus look after it? */
 bool xl_disk_is_replicated(const libxl_device_disk *disk);
@@ -35,6 +39,9 @@ bool xl_disk_is_replicated(const libxl_device_disk *disk);
  */
 int xl_disks_take(struct xl_disks *d, const char *command, const char *name,
                   const libxl_domain_config *config, bool allow_others, unsigned *read_only);
+/* XL_FAILED after one line when a disk is shared and no arbiter is named: only one host may write to it. */
+int xl_disks_want_arbiter(const struct xl_disks *d, const char *command, const char *name,
+                          const char *arbiter);
 /* XL_FAILED after one line when the guest has a replicated disk, which a migration would leave behind. */
 int xl_disks_refuse_migration(libxl_ctx *ctx, uint32_t domid, const char *name);
 

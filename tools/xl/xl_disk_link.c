@@ -46,28 +46,40 @@ static void unescape(char *text)
     }
 }
 
+/* What the instance of this host says of its disk, with blanks where they are. */
+static bool instance_value(const char *status, const char *key, char *out, size_t size)
+{
+    if (!xl_disk_status_value(status, key, out, size)) return false;
+    unescape(out);
+    return true;
+}
+
 /* `xentwin-disk attach ...` for the remote shell. False after one line. */
 static bool attach_words(const struct xl_disk_links *l, unsigned i, char *out, size_t size)
 {
     const char *vdev = l->disks->vdev[i];
-    char path[512], length[32], quoted[600], *status = NULL;
+    char path[512], shared[512] = "-", length[32], quoted[600], *status = NULL;
     libxl__gc gc;
     int rc, n;
     bool ok;
 
     libxl__gc_init(&gc, NULL);
     rc = libxl__disk_call(&gc, l->domain, vdev, "status", STATUS_LIMIT_MS, &status);
-    ok = !rc && xl_disk_status_value(status, "path", path, sizeof(path)) &&
+    ok = !rc && instance_value(status, "path", path, sizeof(path)) &&
          xl_disk_status_value(status, "size", length, sizeof(length));
+    if (ok) (void)instance_value(status, "shared", shared, sizeof(shared));
     libxl__gc_dispose(&gc);
     if (!ok) {
         xl_say("remus", "disk %s: its instance on this host does not tell path and size", vdev);
         return false;
     }
-    unescape(path);
     if (!xl_shell_quote(path, quoted, sizeof(quoted))) return false;
     n = snprintf(out, size, "xentwin-disk attach %s %s --size %s --path %s", l->domain, vdev,
                  length, quoted);
+    if (n <= 0 || (size_t)n >= size || !strcmp(shared, "-")) return n > 0 && (size_t)n < size;
+    if (!xl_shell_quote(shared, quoted, sizeof(quoted))) return false;
+    size -= (size_t)n;
+    n = snprintf(out + n, size, " --shared %s", quoted);
     return n > 0 && (size_t)n < size;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * What stands before the path in a disk's target: remus:HOST[:PORT]|PATH. blktap2 wrote tap:remus:HOST:PORT|aio:PATH; its port
+ * What stands before the path in a disk's target: remus:HOST[:PORT][,shared=JOURNAL]|PATH. blktap2 wrote tap:remus:HOST:PORT|aio:PATH; its port
  * was that of a tapdisk and means nothing to an sshd.
  */
 #include <stdlib.h>
@@ -39,4 +39,12 @@ unsigned xl_disk_target_port(const char *target, const char *host)
     if (*port < '0' || *port > '9') return 0;
     number = strtoul(port, &after, 10);
     return after == end && number <= PORT_MAX ? (unsigned)number : 0;
+}
+
+bool xl_disk_target_is_shared(const char *target)
+{
+    static const char word[] = ",shared=";
+    const char *bar = strchr(target, '|'), *comma = strstr(target, word), *rest;
+
+    return begins(target, "remus:", &rest) && bar && comma && comma < bar;
 }

@@ -112,6 +112,8 @@ static int take_config(struct protection *p)
         goto out;
     }
     rc = xl_guest_check_protectable("remus", p->guest.name, &config, &allow, &p->disks);
+    if (!rc && !p->o.blackhole)
+        rc = xl_disks_want_arbiter(&p->disks, "remus", p->guest.name, p->o.arbiter);
     if (rc) goto out;
     p->config = libxl_domain_config_to_json(p->guest.ctx, &config);
     if (!p->config)
