@@ -18,9 +18,34 @@ host_nic() {
     echo "-device virtio-net-pci,netdev=$net,romfile=,mac=52:54:00:78:$(host_number "$host"):$last"
 }
 
+# One entry of an MBR: first sector and number of sectors.
+mbr_entry() {
+    local hex
+    printf -v hex '%08x%08x' "$2" "$1"
+    printf '\0\376\377\377\203\376\377\377'
+    # Little endian.
+    printf '%b' "$(fold -w 2 <<<"$hex" | tac | awk '{printf "\\x" $1}')"
+}
+
+# Storage that both hosts see, as a SAN would give it: /dev/vdb with a raw disk, one for a file system, and a journal for each.
+shared_storage() {
+    local file=$RUN/shared.img at=2048 size mb
+    [ ! -e "$file" ] || return 0
+    truncate -s 160M "$file"
+    {
+        for mb in 1 16 64 64; do
+            size=$((mb * 2048))
+            mbr_entry $at $size
+            at=$((at + size))
+        done
+        printf '\125\252'
+    } | dd of="$file" bs=1 seek=446 conv=notrunc status=none
+}
+
 host_start() {
     local host=$1 dir=$RUN/$1
     mkdir -p "$dir" "$SHARE/state"
+    shared_storage
     rm -f "$SHARE/state/$host.ready"
     # shellcheck disable=SC2046 # the NIC options hold no blanks inside a word
     TMPDIR=$dir in_sw qemu-system-x86_64 -name "xentwin-$NAME-$host" -nodefaults -no-user-config \
@@ -30,6 +55,8 @@ host_start() {
         -kernel "$IMAGE/xen.elf" -append "$XEN_ARGS" \
         -initrd "$IMAGE/vmlinuz console=hvc0 quiet mitigations=off labhost=$host,$IMAGE/initrd.gz" \
         -drive "file=$IMAGE/base.img,if=virtio,format=raw,snapshot=on,cache=unsafe" \
+        -drive "file=$RUN/shared.img,if=none,id=shared,format=raw,cache=none,file.locking=off" \
+        -device virtio-blk-pci,drive=shared,share-rw=on \
         $(host_nic "$host" pub 01) $(host_nic "$host" repl 02) $(host_nic "$host" mgmt 03) \
         -virtfs "local,path=$SHARE,mount_tag=share,security_model=none,multidevs=remap" \
         </dev/null >>"$dir/qemu.log" 2>&1 8>&- 9>&- ||

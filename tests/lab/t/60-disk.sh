@@ -7,24 +7,15 @@
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lab/t/disk.sh
+. "$(dirname "$0")/disk.sh"
 
 LOOPS=${LAB_LOOPS:-2}
 LOAD_SECONDS=${F_LOAD_SECONDS:-10}
 RAW_MB=1 DATA_MB=16
 
 fs_image=$(mktemp)
-acks=$LOGS/disk.acks
-load_pid=
-stop_load() {
-    [ -z "$load_pid" ] || { kill "$load_pid" && wait "$load_pid"; } 2>/dev/null
-    load_pid=
-}
 trap 'stop_load; rm -f "$fs_image"' EXIT
-
-stop_instances() {
-    # shellcheck disable=SC2016 # for the shell over there
-    on "$1" 'for d in /run/xentwin/disk-guest-*; do [ ! -d "$d" ] || xentwin-disk stop guest "${d##*-}"; done'
-}
 
 # The disks of a host that has none: nothing on them but, where the guest is created, a file system.
 make_disks() { # HOST [fs]
@@ -43,42 +34,6 @@ place_config() { # TYPE
             echo "disk = [ 'script=block-remus,vdev=$first,target=remus:hostB|/srv/disk/a.img',"
             echo "         'script=block-remus,vdev=$second,target=remus:hostB|/srv/disk/b.img' ]"
         } | "$LAB_CMD" exec "$h" "cat >/etc/xen/guest.cfg"
-    done
-}
-
-disk_state() { timeout 90 "$LAB_CMD" netns bash "$T_DIR/disk-load.sh" "$addr" </dev/null; }
-state_key() { tr ' ' '\n' <<<"$state" | sed -n "s/^$1=//p"; }
-last_ack() { tail -n 1 "$acks" 2>/dev/null | cut -d' ' -f2; }
-acks_after() { [ "$(last_ack || echo 0)" -gt "$1" ]; }
-
-start_load() {
-    "$LAB_CMD" netns bash "$T_DIR/disk-load.sh" "$addr" "$acks" </dev/null >/dev/null 2>&1 &
-    load_pid=$!
-    wait_for 60 acks_after "${1:-0}"
-}
-
-# Memory, raw disk and database say the same number, it is the one that was told last, and nothing before it is missing.
-check_state() { # WHAT
-    local acked
-    stop_load
-    acked=$(last_ack)
-    state=$(disk_state) || { sleep 3 && state=$(disk_state); }
-    note "$1: told $acked, $state"
-    check "$1: memory and disks are of one instant" \
-        test "$(state_key mem)" = "$(state_key raw)" -a "$(state_key mem)" = "$(state_key sql)" -a "$(state_key mem)" = "$(state_key rows)"
-    # One write may have been under way when the load was stopped.
-    check "$1: the outside was told $acked" \
-        test "$(state_key mem)" -ge "$acked" -a "$(state_key mem)" -le "$((acked + 1))"
-    check "$1: nothing is missing on the raw disk" test "$(state_key bad)" = 0
-    check "$1: pragma integrity_check" test "$(state_key integrity)" = ok
-}
-
-say_hosts() {
-    local h
-    for h in A B; do
-        echo "--- host$h:"
-        lab exec --timeout 20 "$h" "xl list; xl remus --status; tail -n 15 /var/log/remus-guest.log /var/log/xen/xentwin-backup-guest.log;
-            tail -n 5 /var/log/xen/xen-hotplug.log /var/log/xen/xl-guest*.log; dmesg | tail -n 5" 2>&1
     done
 }
 

@@ -1,0 +1,122 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-only
+# Disks that both hosts see: nothing is copied, and after the host is lost the guest goes on at the other one with memory, disks and
+# what the client was told of one instant. The host that comes back does not get the disk; protection goes on towards it.
+#   LAB_TYPES: pvh hvm
+set -u
+# shellcheck source=tests/lab/t/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lab/t/disk.sh
+. "$(dirname "$0")/disk.sh"
+
+LOAD_SECONDS=${F_LOAD_SECONDS:-10}
+DATA_MB=16
+fs_image=$(mktemp)
+trap 'stop_load; rm -f "$fs_image"' EXIT
+
+place_config() { # TYPE
+    local first=xvda second=xvdb h
+    [ "$1" = pvh ] || { first=hda; second=hdb; }
+    for h in A B; do
+        {
+            lab guest config "$1" --name guest --mem 128 | sed 's/xt\.number/xt.disk xt.number/'
+            echo "disk = [ 'script=block-remus,vdev=$first,target=remus:hostB,shared=/dev/vdb3|/dev/vdb1',"
+            echo "         'script=block-remus,vdev=$second,target=remus:hostB,shared=/dev/vdb4|/dev/vdb2' ]"
+        } | "$LAB_CMD" exec "$h" "cat >/etc/xen/guest.cfg"
+    done
+}
+
+# New disks, new journals.
+make_disks() {
+    local h
+    for h in A B; do
+        stop_instances "$h"
+        on "$h" 'rm -rf /var/lib/xentwin/guest-*'
+    done
+    "$LAB_CMD" exec A "dd of=/dev/vdb2 bs=1M oflag=direct iflag=fullblock status=none" <"$fs_image"
+    # shellcheck disable=SC2016 # for the shell over there
+    on A 'for d in 1 3 4; do dd if=/dev/zero of=/dev/vdb$d bs=1M count=1 oflag=direct status=none; done'
+}
+
+instance_key() { # HOST VDEV KEY
+    on "$1" "xentwin-disk status guest $2" | tr ' ' '\n' | sed -n "s/^$3=//p"
+}
+
+refused_without_arbiter() {
+    local said
+    said=$(on A "xl remus guest hostB 2>&1")
+    [[ $said == *"is storage that both hosts write to: name an arbiter"* ]] || { echo "$said"; return 1; }
+}
+
+refused_on() { # HOST
+    local said
+    said=$(on "$1" "xl create -q /etc/xen/guest.cfg 2>&1; cat /var/log/xen/xl-guest.log 2>/dev/null")
+    if has_guest "$1" guest; then
+        on "$1" "xl destroy guest"
+        return 1
+    fi
+    [[ $said == *"is another host's (generation"* || $said == *"may take it over"* ]] || { echo "$said"; return 1; }
+}
+
+# fail_over HOST kill|freeze: the guest leaves HOST.
+fail_over() {
+    local before began
+    protect "$1" guest -i 200 --arbiter "$WITNESS_ARBITER"
+    wait_protected "$1" guest 2 || return 1
+    start_load "$(last_ack || echo 0)" || { echo "no write is acknowledged"; return 1; }
+    sleep "$LOAD_SECONDS"
+    before=$(last_ack)
+    note "$type: $(on "$1" "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
+    if [ "$2" = kill ]; then lab kill "$1"; else lab pause "$1"; fi
+    began=$SECONDS
+    wait_for 150 acks_after "$((before + 10))" || return 1
+    note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $1"
+    sleep 3
+}
+
+one_type() {
+    fresh_hosts
+    rm -f "$acks"
+    make_disks
+    place_config "$type"
+    on A "xl create -q /etc/xen/guest.cfg" || return 1
+    addr=$(lab guest ip guest)
+    wait_for 120 guest_answers "$addr" || return 1
+    wait_for 60 disk_state >/dev/null || return 1
+    ok "$type: a guest with two shared disks runs"
+    check "$type: without an arbiter it is not protected" refused_without_arbiter
+    check "$type: while it runs the other host cannot start it" refused_on B
+    fail_over A kill || return 1
+    check_state "$type: after the loss of host A"
+    lab start A
+    place_config "$type"
+    check "$type: the host that comes back cannot start it" refused_on A
+    # The other direction, with a host that wakes up again.
+    fail_over B freeze || return 1
+    check_state "$type: after host B stood still"
+    lab resume B
+    wait_for 60 remus_ended B guest
+    check "$type: the side that woke up does not run it" bash -c "[[ '$(guest_state B guest)' == *p* || -z '$(guest_state B guest)' ]]"
+    wait_for 60 on B "xl remus --discard guest" || on B "xl destroy guest"
+    sleep 3
+    check_state "$type: after host B woke up"
+    on A "xl destroy guest"
+    check "$type: destroyed, it may be started on the other host" on B "xl create -q /etc/xen/guest.cfg"
+    wait_for 120 guest_answers "$addr" && wait_for 60 disk_state >/dev/null || return 1
+    state=$(disk_state)
+    check "$type: with the disks as they were left" test "$(state_key bad)$(state_key integrity)" = 0ok
+    on B "xl destroy guest"
+}
+
+mke2fs -q -t ext2 -F "$fs_image" "${DATA_MB}M" 2>/dev/null || { not_ok "mke2fs"; exit 0; }
+for type in ${LAB_TYPES:-pvh}; do
+    if ! one_type; then
+        not_ok "$type: see the end of the log"
+        say_hosts
+    fi
+done
+stop_load
+fresh_hosts
+for h in A B; do
+    stop_instances "$h"
+done
