@@ -74,7 +74,7 @@ void judge_backup_asks(void)
 {
     int64_t silence = host_clock_ms(1) - judge.last_byte_ms;
 
-    if (silence < setup.limit_ms && !happened(LINK_CORRUPTS_ANY))
+    if (silence < setup.limit_ms)
         judge_fail("the backup asks after %lld ms of silence", (long long)silence);
 }
 
@@ -87,7 +87,7 @@ void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t
         judge.stop_delivered = true;
     } else if (type == CHANNEL_ACK && !delivered) {
         judge.ack_sent = arg;
-        if (arg > judge.commit_delivered && !happened(LINK_CORRUPTS_ANY))
+        if (arg > judge.commit_delivered)
             judge_fail("ACK %lu is sent, COMMIT %lu was delivered", (unsigned long)arg,
                        (unsigned long)judge.commit_delivered);
     } else if (type == CHANNEL_ACK) {
@@ -170,7 +170,7 @@ static bool may_wait(void)
 {
     bool nobody_home = happened(GUARD_AND_XL_KILLED);
 
-    if (guest.ended || setup.nr_faults > 1 || happened(LINK_CORRUPTS_ANY)) return true;
+    if (guest.ended || setup.nr_faults > 1) return true;
     if (setup.nr_faults && judge.call_failed) return true;
     if (judge.stop_delivered && (primary_is_dead() || nobody_home || setup.rule_backup))
         return true;
@@ -239,7 +239,7 @@ static void judge_bound(void)
     if (!judge.commit_delivered) bound += 10000; /* the peer may need that long until its HELLO */
     if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
     bound += setup.faults[0].for_ms;
-    if (happened(RECEIVER_CANNOT_START) || happened(LINK_CORRUPTS_ANY)) return;
+    if (happened(RECEIVER_CANNOT_START)) return;
     if (happened(LINK_CORRUPTS_DATA) || happened(GUARD_KILLED) || happened(PLUG_FAILS)) return;
     if (done - judge.fault_ms > bound)
         judge_fail("settled %lld ms after the fault, bound is %lld",

@@ -18,12 +18,13 @@
 #define CHUNK 32768u
 #define SEGMENTS 256u
 
-/* Follows the frames in a stream of bytes. */
+/* Follows the frames in a stream of bytes, up to a damaged one: what comes behind it nobody may believe. */
 struct sniffer {
-    unsigned char head[CHANNEL_HEADER_LEN];
+    unsigned char frame[CHANNEL_HEADER_LEN + CHANNEL_TEXT_MAX]; /* of DATA the head alone */
     size_t have;
-    uint64_t body_left;
+    uint64_t data_left, number;
     struct channel_header h;
+    bool damaged;
 };
 
 struct segment {
@@ -47,25 +48,34 @@ static struct direction dirs[2]; /* to the backup, to the primary */
 static int corrupt_left;         /* 1: a byte of DATA, 2: any byte */
 static bool corrupted;
 
+static bool frame_is_whole(const struct direction *d, struct sniffer *s)
+{
+    if (s->have < CHANNEL_HEADER_LEN) return false;
+    libxl__channel_header_get(s->frame, &s->h);
+    s->damaged = libxl__channel_header_check(&s->h, !d->to_backup) != NULL;
+    if (s->damaged || s->have < libxl__channel_sealed_len(&s->h)) return false;
+    s->damaged = !libxl__channel_seal_ok(s->frame, s->number++);
+    if (s->h.type == CHANNEL_DATA) s->data_left = s->h.len;
+    return !s->damaged;
+}
+
 /* Tells the judge of each frame when its last byte passes. */
 static void sniff(struct direction *d, struct sniffer *s, bool delivered, const unsigned char *p,
                   size_t n)
 {
-    while (n) {
-        if (s->have < CHANNEL_HEADER_LEN) {
-            s->head[s->have++] = *p++;
+    while (n && !s->damaged) {
+        if (!s->data_left) {
+            s->frame[s->have++] = *p++;
             n--;
-            if (s->have < CHANNEL_HEADER_LEN) continue;
-            libxl__channel_header_get(s->head, &s->h);
-            s->body_left = s->h.len;
+            if (!frame_is_whole(d, s)) continue;
         } else {
-            size_t k = n < s->body_left ? n : (size_t)s->body_left;
+            size_t k = n < s->data_left ? n : (size_t)s->data_left;
 
-            s->body_left -= k;
+            s->data_left -= k;
             p += k;
             n -= k;
         }
-        if (s->body_left) continue;
+        if (s->data_left) continue;
         judge_frame_on_link(d->to_backup, delivered, s->h.type, s->h.arg);
         s->have = 0;
     }
@@ -79,9 +89,7 @@ static void corrupt(struct direction *d, unsigned char *p, size_t n)
     if (!corrupt_left) return;
     if (corrupt_left == 1) {
         /* The last byte of the chunk is in the body of a DATA frame when the frame goes on behind it. */
-        if (!d->to_backup || d->in.h.type != CHANNEL_DATA || !d->in.body_left ||
-            d->in.body_left == d->in.h.len)
-            return;
+        if (!d->to_backup || !d->in.data_left || d->in.data_left == d->in.h.len) return;
         at = n - 1;
     }
     p[at] ^= (unsigned char)between(1, 255);

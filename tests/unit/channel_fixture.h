@@ -31,6 +31,7 @@ struct end {
     libxl__loop *loop;
     libxl__channel ch;
     int peer; /* the other end of its socket */
+    uint64_t said, heard; /* frames that went over it */
     int lost, rooms, drains, frames;
     int64_t lost_ms;
     char why[160];

@@ -2,19 +2,23 @@
 /* The replication channel: one real end against bytes written by hand. */
 #include "channel_fixture.h"
 
-static size_t make(unsigned char *out, uint32_t type, uint32_t len, uint64_t arg, const void *body)
+static size_t make(struct end *e, unsigned char *out, uint32_t type, uint32_t len, uint64_t arg,
+                   const void *body)
 {
     struct channel_header h = {type, len, arg};
 
     libxl__channel_header_put(out, &h);
     if (body) memcpy(out + CHANNEL_HEADER_LEN, body, len);
+    /* A length that is a lie is refused before the check is looked at. */
+    if (body || !len || type == CHANNEL_DATA) libxl__channel_seal(out, e->said);
+    e->said++;
     return CHANNEL_HEADER_LEN + (body ? len : 0);
 }
 
 static void say(struct end *e, uint32_t type, uint32_t len, uint64_t arg, const void *body)
 {
     unsigned char out[CHANNEL_HEADER_LEN + 2048];
-    size_t n = make(out, type, len, arg, body);
+    size_t n = make(e, out, type, len, arg, body);
 
     assert_int_equal(write(e->peer, out, n), n);
     turn(e);
@@ -40,7 +44,7 @@ static void say_echo(struct end *e, uint64_t beat, uint64_t consumed)
 /* Reads one whole frame that e has written; false: none is there. */
 static bool hear(struct end *e, struct channel_header *h, unsigned char *body)
 {
-    unsigned char head[CHANNEL_HEADER_LEN];
+    unsigned char head[CHANNEL_HEADER_LEN], whole[CHANNEL_HEADER_LEN + CHANNEL_TEXT_MAX];
     ssize_t r = recv(e->peer, head, sizeof(head), MSG_PEEK);
 
     if (r < (ssize_t)sizeof(head)) return false;
@@ -55,6 +59,9 @@ static bool hear(struct end *e, struct channel_header *h, unsigned char *body)
         assert_true(r > 0);
         got += (uint32_t)r;
     }
+    memcpy(whole, head, sizeof(head));
+    if (h->type != CHANNEL_DATA) memcpy(whole + sizeof(head), body, h->len);
+    assert_true(libxl__channel_seal_ok(whole, e->heard++));
     return true;
 }
 
@@ -101,9 +108,9 @@ static void t_channel_hello_of_peer_is_delivered(void **state)
 static void t_channel_wrong_hello_is_lost(void **state)
 {
     static const struct channel_hello bad[] = {
-        {2, LIMIT_MS, WINDOW, 0}, {1, LIMIT_MS + 1, WINDOW, 0},
-        {1, LIMIT_MS, 0, 0},      {1, LIMIT_MS, UINT64_MAX, 0},
-        {1, LIMIT_MS, WINDOW, 1}, {1, LIMIT_MS, CHANNEL_WINDOW_MIN - 1, 0},
+        {1, LIMIT_MS, WINDOW, 0}, {2, LIMIT_MS + 1, WINDOW, 0},
+        {2, LIMIT_MS, 0, 0},      {2, LIMIT_MS, UINT64_MAX, 0},
+        {2, LIMIT_MS, WINDOW, 1}, {2, LIMIT_MS, CHANNEL_WINDOW_MIN - 1, 0},
     };
     unsigned char body[CHANNEL_HELLO_LEN];
 
@@ -205,7 +212,7 @@ static void t_channel_bytes_one_by_one_are_delivered(void **state)
     size_t n;
 
     say_hello(e);
-    n = make(text, CHANNEL_COMMIT, 16, 7, body);
+    n = make(e, text, CHANNEL_COMMIT, 16, 7, body);
     for (size_t i = 0; i < n; i++) {
         assert_int_equal(e->frames, 1);
         assert_int_equal(write(e->peer, text + i, 1), 1);
@@ -214,6 +221,49 @@ static void t_channel_bytes_one_by_one_are_delivered(void **state)
     assert_int_equal(e->frames, 2);
     assert_int_equal(e->arg, 7);
     assert_memory_equal(e->body, body, 16);
+    end_free(e);
+}
+
+/* Every bit of every octet, of each frame that decides something. */
+static void t_channel_damaged_frame_is_lost(void **state)
+{
+    static const struct {
+        bool to_primary;
+        uint32_t type, len;
+    } frames[] = {{false, CHANNEL_HEARTBEAT, 0}, {false, CHANNEL_COMMIT, 16},
+                  {false, CHANNEL_STOP, 5},      {true, CHANNEL_ECHO, 8},
+                  {true, CHANNEL_ACK, 0},        {true, CHANNEL_STOPPED, 0},
+                  {true, CHANNEL_ERROR, 3}};
+    unsigned char out[CHANNEL_HEADER_LEN + 16], body[16] = {0};
+
+    for (size_t i = 0; i < sizeof(frames) / sizeof(frames[0]); i++)
+        for (size_t bit = 0; bit < 8 * (CHANNEL_HEADER_LEN + frames[i].len); bit++) {
+            struct end *e = end_new(frames[i].to_primary, 1000);
+            size_t n;
+
+            say_hello(e);
+            turn(e);
+            n = make(e, out, frames[i].type, frames[i].len, frames[i].to_primary ? 1000 : 1, body);
+            out[bit / 8] ^= (unsigned char)(1u << bit % 8);
+            assert_int_equal(write(e->peer, out, n), n);
+            turn(e);
+            /* One whose length grew is still waited for: nothing of it may be believed. */
+            assert_int_equal(e->frames, 1);
+            if (!e->lost) assert_true(bit / 8 >= 4 && bit / 8 < 8);
+            assert_int_equal(libxl__channel_lease_valid(&e->ch), false);
+            end_free(e);
+        }
+}
+
+static void t_channel_frame_missing_is_lost(void **state)
+{
+    struct end *e = end_new(true, 1000);
+
+    say_hello(e);
+    e->said++;
+    say(e, CHANNEL_ACK, 0, 1, NULL);
+    assert_int_equal(e->frames, 1);
+    assert_int_equal(e->lost, 1);
     end_free(e);
 }
 
@@ -485,6 +535,8 @@ int main(void)
         cmocka_unit_test(t_channel_frame_before_hello_is_lost),
         cmocka_unit_test(t_channel_error_before_hello_is_delivered),
         cmocka_unit_test(t_channel_bytes_one_by_one_are_delivered),
+        cmocka_unit_test(t_channel_damaged_frame_is_lost),
+        cmocka_unit_test(t_channel_frame_missing_is_lost),
         cmocka_unit_test(t_channel_eof_is_lost),
         cmocka_unit_test(t_channel_silence_is_lost_at_the_limit),
         cmocka_unit_test(t_channel_silence_before_hello_has_longer_limit),

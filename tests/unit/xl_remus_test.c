@@ -215,13 +215,13 @@ static void receive_refused(const char *const *words, const char *says)
 
 static void t_receive_bad_words_are_named(void **state)
 {
-    RECEIVE_REFUSED("replication 2 is asked for", "--remus", "--replication", "2");
+    RECEIVE_REFUSED("replication 3 is asked for", "--remus", "--replication", "3");
     RECEIVE_REFUSED("--replication 'x'", "--replication", "x");
-    RECEIVE_REFUSED("also needs --session", "--replication", "1");
-    RECEIVE_REFUSED("--session 'x' is no uuid", "--replication", "1", "--session", "x");
-    RECEIVE_REFUSED("--domain '../x'", "--replication", "1", "--domain", "../x");
-    RECEIVE_REFUSED("too many", "--replication", "1", "x");
-    RECEIVE_REFUSED("--limit-ms '1'", "--replication", "1", "--limit-ms", "1");
+    RECEIVE_REFUSED("also needs --session", "--replication", "2");
+    RECEIVE_REFUSED("--session 'x' is no uuid", "--replication", "2", "--session", "x");
+    RECEIVE_REFUSED("--domain '../x'", "--replication", "2", "--domain", "../x");
+    RECEIVE_REFUSED("too many", "--replication", "2", "x");
+    RECEIVE_REFUSED("--limit-ms '1'", "--replication", "2", "--limit-ms", "1");
 }
 
 static void t_receive_stock_words_are_not_ours(void **state)
@@ -342,7 +342,7 @@ static void t_disk_target_shared_wants_an_arbiter(void **state)
 static void t_receive_disks_are_taken_or_named(void **state)
 {
     const char *words[] = {
-        "migrate-receive", "--remus", "--replication", "1",    "--session",   SESSION,
+        "migrate-receive", "--remus", "--replication", "2",    "--session",   SESSION,
         "--domain",        "guest",   "--self-name",   "b",    "--peer-name", "a",
         "--disk",          "xvda",    "--disk",        "sdb1", NULL};
     struct receive_opts r;
@@ -351,8 +351,8 @@ static void t_receive_disks_are_taken_or_named(void **state)
     assert_int_equal(r.num_disks, 2);
     assert_string_equal(r.twin, "auto");
     assert_string_equal(r.disks[1], "sdb1");
-    RECEIVE_REFUSED("--twin 'tepid'", "--replication", "1", "--twin", "tepid");
-    RECEIVE_REFUSED("--disk '../x'", "--replication", "1", "--disk", "../x");
+    RECEIVE_REFUSED("--twin 'tepid'", "--replication", "2", "--twin", "tepid");
+    RECEIVE_REFUSED("--disk '../x'", "--replication", "2", "--disk", "../x");
 }
 
 int main(void)

@@ -72,7 +72,7 @@ enum sr_record_type {
     SR_REC_STATIC_DATA_END = 0x10,
     SR_REC_X86_CPUID_POLICY = 0x11,
     SR_REC_X86_MSR_POLICY = 0x12,
-    /* Ours, far from the numbers that Xen gives out; only after --replication 1 was agreed on. */
+    /* Ours, far from the numbers that Xen gives out; only after --replication 2 was agreed on. */
     SR_REC_ENCODED_PAGES = 0x58540001,
 };
 

@@ -58,6 +58,7 @@ struct channel_state {
     size_t first_done; /* bytes of the first that are written */
     unsigned char urgent[CHANNEL_HEADER_LEN + CHANNEL_HELLO_LEN];
     size_t urgent_len, urgent_done;
+    uint64_t out_number, in_number; /* of the next frame */
     bool hello_due, beat_due, echo_due;
     bool room_wanted, drained_told;
 
@@ -183,8 +184,24 @@ static void make_urgent(struct channel_state *st)
         st->echo_due = false;
     }
     libxl__channel_header_put(st->urgent, &h);
+    libxl__channel_seal(st->urgent, st->out_number++);
     st->urgent_len = CHANNEL_HEADER_LEN + h.len;
     st->urgent_done = 0;
+}
+
+/* The first of the queue is next, unless its first octet cannot be written. */
+static void begin_first(struct channel_state *st)
+{
+    if (st->first_done) return;
+    st->data_moved += st->first->data;
+    libxl__channel_seal(st->first->bytes, st->out_number++);
+}
+
+static void first_not_begun(struct channel_state *st)
+{
+    if (st->urgent_len || st->first_done) return;
+    st->data_moved -= st->first->data;
+    st->out_number--;
 }
 
 static void first_written(struct channel_state *st)
@@ -212,14 +229,14 @@ static int write_some(struct channel_state *st)
             from = st->urgent + st->urgent_done;
             left = st->urgent_len - st->urgent_done;
         } else if (st->first && (st->first_done || data_may_go(st))) {
-            if (!st->first_done) st->data_moved += st->first->data;
+            begin_first(st);
             from = st->first->bytes + st->first_done;
             left = st->first->len - st->first_done;
         } else {
             return 0;
         }
         r = write(st->ch->send_fd, from, left);
-        if (r < 0 && !st->urgent_len && !st->first_done) st->data_moved -= st->first->data;
+        if (r < 0) first_not_begun(st);
         if (r < 0 && errno == EINTR) continue;
         if (r < 0) return errno;
         turn += (size_t)r;
@@ -343,6 +360,9 @@ static void parse(libxl__egc *egc, struct channel_state *st)
     while (alive(st) && st->in_len - pos >= CHANNEL_HEADER_LEN) {
         libxl__channel_header_get(st->in + pos, &h);
         wrong = libxl__channel_header_check(&h, st->ch->primary);
+        if (!wrong && st->in_len - pos < libxl__channel_sealed_len(&h)) break;
+        if (!wrong && !libxl__channel_seal_ok(st->in + pos, st->in_number))
+            wrong = "a frame was damaged on its way";
         if (!wrong && st->in_len - pos - CHANNEL_HEADER_LEN < h.len) break;
         body = st->in + pos + CHANNEL_HEADER_LEN;
         if (!wrong) wrong = take_frame(st, &h, body, &mine);
@@ -350,6 +370,7 @@ static void parse(libxl__egc *egc, struct channel_state *st)
             channel_lost(egc, st, wrong);
             return;
         }
+        st->in_number++;
         pos += CHANNEL_HEADER_LEN + h.len;
         if (!mine) st->ch->frame(egc, st->ch, h.type, h.arg, body, h.len);
     }

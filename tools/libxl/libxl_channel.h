@@ -13,6 +13,8 @@
  * a margin for clock drift; so it ends before the backup can promote, however long our process was
  * stopped.
  *  4. DATA in flight is limited by the backup's window; heartbeats always pass.
+ *  5. Nothing of a frame is believed before its check and its place in the order are right: a damaged
+ * ECHO could lengthen the lease, a damaged HEARTBEAT end the protection.
  *
  * Writing to a pipe whose reader is gone must not kill: the process that uses a channel ignores
  * SIGPIPE.
@@ -22,7 +24,7 @@
 
 #include "libxl_ev.h"
 
-#define CHANNEL_VERSION 1u
+#define CHANNEL_VERSION 2u
 #define CHANNEL_BODY_MAX (1u << 20)
 #define CHANNEL_QUEUE_MAX (128u << 20)
 #define CHANNEL_WINDOW_MIN (64u << 10)
@@ -46,7 +48,7 @@ enum channel_frame {
     CHANNEL_ERROR = 9,   /* both; body = one line of text; the sender gives up */
 };
 
-/* The body of HELLO. Both sides must have the same version and limit; flags are 0 in version 1. */
+/* The body of HELLO. Both sides must have the same version and limit; flags are 0. */
 struct channel_hello {
     uint32_t version;
     uint32_t limit_ms;

@@ -2,6 +2,9 @@
 #include "libxl_channel_frame.h"
 
 #include <string.h>
+#include <xxhash.h>
+
+#define CHECK_AT 16u
 
 /* Who may send a frame type, and how long its body is. Wire table of
  * docs/misc/replication-stream.md. */
@@ -33,6 +36,31 @@ void libxl__channel_header_get(const unsigned char in[CHANNEL_HEADER_LEN], struc
     h->type = channel_get32(in);
     h->len = channel_get32(in + 4);
     h->arg = channel_get64(in + 8);
+}
+
+size_t libxl__channel_sealed_len(const struct channel_header *h)
+{
+    return CHANNEL_HEADER_LEN + (h->type == CHANNEL_DATA ? 0 : h->len);
+}
+
+static uint64_t check_of(const unsigned char *frame, uint64_t number)
+{
+    struct channel_header h;
+    uint64_t check = XXH3_64bits_withSeed(frame, CHECK_AT, number);
+
+    libxl__channel_header_get(frame, &h);
+    return XXH3_64bits_withSeed(frame + CHANNEL_HEADER_LEN,
+                                libxl__channel_sealed_len(&h) - CHANNEL_HEADER_LEN, check);
+}
+
+void libxl__channel_seal(unsigned char *frame, uint64_t number)
+{
+    channel_put64(frame + CHECK_AT, check_of(frame, number));
+}
+
+bool libxl__channel_seal_ok(const unsigned char *frame, uint64_t number)
+{
+    return channel_get64(frame + CHECK_AT) == check_of(frame, number);
 }
 
 const char *libxl__channel_header_check(const struct channel_header *h, bool to_primary)

@@ -14,7 +14,7 @@
 
 #include "libxl_channel.h"
 
-#define CHANNEL_HEADER_LEN 16u
+#define CHANNEL_HEADER_LEN 24u
 #define CHANNEL_HELLO_LEN 24u
 #define CHANNEL_TEXT_MAX 1024u
 
@@ -49,6 +49,14 @@ void libxl__channel_header_put(unsigned char out[CHANNEL_HEADER_LEN],
                                const struct channel_header *h);
 void libxl__channel_header_get(const unsigned char in[CHANNEL_HEADER_LEN],
                                struct channel_header *h);
+/*
+ * The check of a head: over its other octets, the number of the frame in its direction and, but for
+ * DATA, whose octets the COMMIT vouches for, the body.
+ */
+void libxl__channel_seal(unsigned char *frame, uint64_t number);
+bool libxl__channel_seal_ok(const unsigned char *frame, uint64_t number);
+/* How much of the frame must be there for that. */
+size_t libxl__channel_sealed_len(const struct channel_header *h);
 /* NULL when a frame with this header may be sent to that side; else what is wrong with it. */
 const char *libxl__channel_header_check(const struct channel_header *h, bool to_primary);
 

@@ -4,7 +4,7 @@
  *
  * Link with -lxentwin before -lxenlight. The library also defines libxl_domain_remus_start with the 4.17 prototype:
  *   - info->allow_unsafe true: as in 4.17, no acknowledgement is expected, send_fd carries the bare stream;
- *   - otherwise send_fd/recv_fd must lead to `xl migrate-receive --remus --replication 1` (see
+ *   - otherwise send_fd/recv_fd must lead to `xl migrate-receive --remus --replication 2` (see
  *     libxl_replication_receiver_args), after its banner was read and the xl header and configuration were written.
  */
 #ifndef LIBXL_REPLICATION_H

@@ -126,7 +126,7 @@ const char *libxl__twin_state_name(enum twin_state state);
 /* After finished(). Safe twice. */
 void libxl__twin_dispose(libxl__twin *t);
 
-/* ---- the process: xl migrate-receive --remus --replication 1 ---- */
+/* ---- the process: xl migrate-receive --remus --replication 2 ---- */
 
 /* twin_choice: auto is warm for guests that can be */
 enum twin_choice { TWIN_AUTO, TWIN_WARM, TWIN_COLD };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * The process behind `xl migrate-receive --remus --replication 1`: banner, header and configuration, then the twin.
+ * The process behind `xl migrate-receive --remus --replication 2`: banner, header and configuration, then the twin.
  *
  * It may outlive the ssh connection that started it by far: it leaves the session, ignores SIGHUP and SIGPIPE, and never
  * waits for its standard error.

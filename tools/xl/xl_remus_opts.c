@@ -300,7 +300,7 @@ static bool add_channel_options(const struct remus_opts *o, const char *domain, 
     bool ok;
 
     snprintf(limit, sizeof(limit), "%d", o->limit_ms);
-    ok = add_word(out, size, "--remus --replication 1 --limit-ms") && add_word(out, size, limit) &&
+    ok = add_word(out, size, "--remus --replication 2 --limit-ms") && add_word(out, size, limit) &&
          add_word(out, size, "--on-link-loss") &&
          add_word(out, size, o->on_link_loss == LIBXL_LINK_LOSS_BACKUP ? "backup" : "primary") &&
          add_option(out, size, "--session", session) && add_option(out, size, "--domain", domain) &&
