@@ -244,7 +244,8 @@ static bool serve(struct disk_control *c, struct disk_client *client)
     struct request q = {.c = c, .client = client};
 
     ssize_t n = recvmsg(client->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0) return errno == EAGAIN || errno == EINTR;
+    /* A client that left before it read our answer: what it had asked for besides is still there. */
+    if (n < 0) return errno == EAGAIN || errno == EINTR || errno == ECONNRESET;
     take_fds(&q, &m);
     bool bad = m.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || memchr(text, 0, (size_t)n);
     text[n] = 0;
