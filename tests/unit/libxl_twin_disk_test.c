@@ -176,6 +176,8 @@ static void t_twin_disks_no_instance_gives_up(void **state)
     assert_int_equal(f->outcome, TWIN_FAILED);
     assert_non_null(strstr(f->error, "disk xvdb: there is no instance"));
     assert_int_equal(f->acked, 0);
+    /* The other disk's instance does not stay behind. */
+    RUN_UNTIL(f, asked(0, "drop;stop;"));
 }
 
 #define TD(name) cmocka_unit_test_setup_teardown(name, setup_disks, teardown_disks)

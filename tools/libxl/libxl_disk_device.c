@@ -151,7 +151,10 @@ int libxl__disk_device_sync(libxl__disk_device *dd)
     dd->set.event = event_came;
     dd->set.gone = instance_gone;
     rc = libxl__disk_set_open(&dd->set);
-    if (rc) return rc;
+    if (rc) {
+        libxl__disk_set_dispose(&dd->set);
+        return rc;
+    }
     dd->syncing = true;
     rc = libxl__disk_set_ask(&dd->set, old_link_ended, NULL, "unprotect");
     if (rc) dd->syncing = false;

@@ -243,7 +243,7 @@ static void subscribed(libxl__egc *egc, libxl__disk_set *ds, int rc)
 int libxl__disk_set_open(libxl__disk_set *ds)
 {
     libxl__gc *gc = libxl__loop_gc(ds->loop);
-    int rc;
+    int rc = 0;
 
     assert(ds->n);
     if (ds->n > DISK_MAX) {
@@ -257,18 +257,16 @@ int libxl__disk_set_open(libxl__disk_set *ds)
         c->fd = connect_instance(ds->domain, ds->vdevs[i]);
         if (c->fd < 0) {
             set_why(ds, i, "there is no instance of it on this host (%s)", strerror(errno));
+            LOG(gc, ERROR, "domain %s: %s", ds->domain, ds->why);
             rc = ERROR_FAIL;
-            goto out;
+            continue;
         }
-        rc = libxl__ev_fd_register(ds->loop, &c->ev, client_readable, c->fd, POLLIN);
-        if (rc) goto out;
+        if (libxl__ev_fd_register(ds->loop, &c->ev, client_readable, c->fd, POLLIN)) {
+            close_client(c);
+            rc = ERROR_FAIL;
+        }
     }
-    rc = libxl__disk_set_ask(ds, subscribed, NULL, "subscribe");
-out:
-    if (rc) {
-        if (ds->why[0]) LOG(gc, ERROR, "domain %s: %s", ds->domain, ds->why);
-        libxl__disk_set_dispose(ds);
-    }
+    if (libxl__disk_set_ask(ds, subscribed, NULL, "subscribe")) rc = ERROR_FAIL;
     return rc;
 }
 

@@ -63,7 +63,10 @@ struct libxl__disk_set {
 };
 
 void libxl__disk_set_init(libxl__disk_set *ds);
-/* Connects to every instance and subscribes to its events. 0, or ERROR_FAIL (logged, why set). */
+/*
+ * Connects to every instance and subscribes to its events. 0, or ERROR_FAIL (logged, why set): those that could be reached can be
+ * asked nevertheless, until _dispose.
+ */
 int libxl__disk_set_open(libxl__disk_set *ds);
 static inline bool libxl__disk_set_isopen(const libxl__disk_set *ds)
 {

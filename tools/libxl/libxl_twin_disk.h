@@ -39,7 +39,7 @@ struct libxl__twin_disk {
 };
 
 void libxl__twin_disk_init(libxl__twin_disk *td);
-/* Connects to the instances, once; later calls do nothing. 0 or ERROR_FAIL, set.why set. */
+/* Connects to the instances, once; later calls do nothing. 0 or ERROR_FAIL, set.why set: _drop still reaches the others. */
 int libxl__twin_disk_attach(libxl__twin_disk *td);
 /* Has every disk barrier n? If not, ready comes when they do. */
 bool libxl__twin_disk_have(libxl__twin_disk *td, uint64_t n);
