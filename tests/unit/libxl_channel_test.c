@@ -108,9 +108,10 @@ static void t_channel_hello_of_peer_is_delivered(void **state)
 static void t_channel_wrong_hello_is_lost(void **state)
 {
     static const struct channel_hello bad[] = {
-        {1, LIMIT_MS, WINDOW, 0}, {2, LIMIT_MS + 1, WINDOW, 0},
-        {2, LIMIT_MS, 0, 0},      {2, LIMIT_MS, UINT64_MAX, 0},
-        {2, LIMIT_MS, WINDOW, 1}, {2, LIMIT_MS, CHANNEL_WINDOW_MIN - 1, 0},
+        {1, LIMIT_MS, WINDOW, 0},    {2, LIMIT_MS + 1, WINDOW, 0},
+        {2, LIMIT_MS, 0, 0},         {2, LIMIT_MS, UINT64_MAX, 0},
+        {2, LIMIT_MS, WINDOW, 1},    {2, LIMIT_MS, CHANNEL_WINDOW_MIN - 1, 0},
+        {2, LIMIT_MS, WINDOW, 0, 1},
     };
     unsigned char body[CHANNEL_HELLO_LEN];
 

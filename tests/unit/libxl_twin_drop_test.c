@@ -420,6 +420,7 @@ static void t_receiver_whole_run_promotes(void **state)
 
     read_exactly(f->fds[0], word, sizeof(word));
     assert_memory_equal(word, banner, sizeof(word));
+    f->p.prologue = XXH3_64bits(f->prefix.p, f->prefix.n);
     assert_int_equal(write(f->fds[0], f->prefix.p, f->prefix.n), f->prefix.n);
     assert_int_equal(libxl__channel_start(&f->p), 0);
     RUN_UNTIL(f, f->hello);
@@ -433,6 +434,23 @@ static void t_receiver_whole_run_promotes(void **state)
     assert_true(noted(f, "running"));
 }
 
+static void t_receiver_damaged_configuration_is_not_used(void **state)
+{
+    struct fixture *f = *state;
+    char word[54], *name;
+    pid_t pid = run_receiver(f, "guest", LINK_LOSS_BACKUP);
+
+    read_exactly(f->fds[0], word, sizeof(word));
+    f->p.prologue = XXH3_64bits(f->prefix.p, f->prefix.n);
+    name = memmem(f->prefix.p, f->prefix.n, "uuid", 4);
+    assert_non_null(name);
+    name[8] ^= 1; /* another digit of it */
+    assert_int_equal(write(f->fds[0], f->prefix.p, f->prefix.n), f->prefix.n);
+    assert_int_equal(libxl__channel_start(&f->p), 0);
+    assert_int_equal(exit_of(pid), 1);
+    assert_false(f->hello);
+}
+
 static void t_receiver_sigterm_drops(void **state)
 {
     struct fixture *f = *state;
@@ -440,6 +458,7 @@ static void t_receiver_sigterm_drops(void **state)
     pid_t pid = run_receiver(f, "guest", LINK_LOSS_BACKUP);
 
     read_exactly(f->fds[0], word, sizeof(word));
+    f->p.prologue = XXH3_64bits(f->prefix.p, f->prefix.n);
     assert_int_equal(write(f->fds[0], f->prefix.p, f->prefix.n), f->prefix.n);
     assert_int_equal(libxl__channel_start(&f->p), 0);
     RUN_UNTIL(f, f->hello);
@@ -504,6 +523,7 @@ int main(int argc, char **argv)
         T(t_twin_child_has_a_lock_of_its_own),
         T(t_twin_lock_is_found_in_xl_conf),
         T(t_receiver_whole_run_promotes),
+        T(t_receiver_damaged_configuration_is_not_used),
         T(t_receiver_sigterm_drops),
         T(t_receiver_bad_beginnings_end_at_once),
     };

@@ -165,7 +165,7 @@ static void make_urgent(struct channel_state *st)
     libxl__channel *ch = st->ch;
     struct channel_header h = {0};
     struct channel_hello hello = {CHANNEL_VERSION, (uint32_t)ch->limit_ms,
-                                  ch->primary ? 0 : ch->window, 0};
+                                  ch->primary ? 0 : ch->window, 0, ch->prologue};
     unsigned char *body = st->urgent + CHANNEL_HEADER_LEN;
 
     if (st->hello_due) {
@@ -297,6 +297,7 @@ static const char *take_hello(struct channel_state *st, const unsigned char *bod
     if (st->hello_seen) return "second HELLO";
     wrong = libxl__channel_hello_get(body, ch->limit_ms, !ch->primary, &hello);
     if (wrong) return wrong;
+    if (hello.prologue != ch->prologue) return "the configuration was damaged on its way";
     if (ch->primary) ch->window = hello.window;
     st->hello_seen = true;
     /* The shorter limit holds from now on. */

@@ -48,12 +48,13 @@ enum channel_frame {
     CHANNEL_ERROR = 9,   /* both; body = one line of text; the sender gives up */
 };
 
-/* The body of HELLO. Both sides must have the same version and limit; flags are 0. */
+/* The body of HELLO. Both sides must have the same version, limit and prologue; flags are 0. */
 struct channel_hello {
     uint32_t version;
     uint32_t limit_ms;
     uint64_t window; /* the backup's; 0 from a primary */
     uint32_t flags;
+    uint64_t prologue;
 };
 
 typedef struct libxl__channel libxl__channel;
@@ -64,7 +65,8 @@ struct libxl__channel {
     int send_fd, recv_fd; /* borrowed; made non-blocking; may be the same socket */
     bool primary;         /* true: sends heartbeats and DATA; false: echoes and acknowledges */
     int limit_ms;         /* silence longer than this: the peer is gone */
-    uint64_t window; /* backup: DATA bytes it lets be in flight. Primary: from the peer's HELLO */
+    uint64_t window;   /* backup: DATA bytes it lets be in flight. Primary: from the peer's HELLO */
+    uint64_t prologue; /* XXH3-64 of what went to the backup before the frames; 0: nothing */
     void *user;
     /*
      * A frame that is not the channel's own business; also the peer's HELLO, after it was checked.

@@ -82,6 +82,7 @@ void libxl__channel_hello_put(unsigned char out[CHANNEL_HELLO_LEN], const struct
     channel_put64(out + 8, h->window);
     channel_put32(out + 16, h->flags);
     channel_put32(out + 20, 0);
+    channel_put64(out + 24, h->prologue);
 }
 
 const char *libxl__channel_hello_get(const unsigned char in[CHANNEL_HELLO_LEN], int limit_ms,
@@ -91,6 +92,7 @@ const char *libxl__channel_hello_get(const unsigned char in[CHANNEL_HELLO_LEN], 
     h->limit_ms = channel_get32(in + 4);
     h->window = channel_get64(in + 8);
     h->flags = channel_get32(in + 16);
+    h->prologue = channel_get64(in + 24);
 
     if (h->version != CHANNEL_VERSION) return "the peer speaks another version of the channel";
     if (h->limit_ms != (uint32_t)limit_ms) return "the peer has another --limit-ms";

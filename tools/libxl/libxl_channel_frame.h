@@ -15,7 +15,7 @@
 #include "libxl_channel.h"
 
 #define CHANNEL_HEADER_LEN 24u
-#define CHANNEL_HELLO_LEN 24u
+#define CHANNEL_HELLO_LEN 32u
 #define CHANNEL_TEXT_MAX 1024u
 
 struct channel_header {

@@ -257,6 +257,7 @@ static void greet_backup(libxl__egc *egc, libxl__epoch *ep)
     ch->send_fd = rm->send_fd;
     ch->recv_fd = rm->recv_fd;
     ch->primary = true;
+    ch->prologue = rm->info.prologue;
     ch->limit_ms = rm->info.limit_ms;
     ch->user = rm;
     ch->frame = frame_came;

@@ -556,6 +556,7 @@ static int start_channel(libxl__twin *t)
     ch->send_fd = t->send_fd;
     ch->limit_ms = t->c.limit_ms;
     ch->window = CHANNEL_WINDOW_DEFAULT;
+    ch->prologue = t->prologue;
     ch->user = t;
     ch->frame = libxl__twin_frame_came;
     ch->lost = link_lost;

@@ -73,7 +73,8 @@ struct libxl__twin {
     int recv_fd, send_fd;
     const void *prefix; /* xl header and configuration, for the child */
     size_t prefix_len;
-    const char *uuid; /* of the guest */
+    uint64_t prologue; /* XXH3-64 of them as they came */
+    const char *uuid;  /* of the guest */
     struct arbiter_case
         c;                /* epoch and primary are set by the twin; limit_ms is the channel's too */
     uint64_t hold_limit;  /* bytes of one checkpoint */

@@ -15,6 +15,7 @@
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <libxl.h>
 
@@ -38,6 +39,7 @@ struct receiver {
     libxl__twin twin;
     unsigned char *prefix; /* xl header and what follows it; in gc */
     size_t prefix_len;
+    uint64_t prologue; /* its XXH3-64, as it came */
     struct twin_config config;
     const char *apply; /* NULL: cold */
     bool device_model;
@@ -148,6 +150,7 @@ static int read_prefix(struct receiver *rv, int64_t until_ms)
     rv->prefix = libxl__zalloc(&rv->gc, rv->prefix_len);
     memcpy(rv->prefix, header, sizeof(header));
     rc = read_exactly(rv, rv->prefix + sizeof(header), len, until_ms);
+    rv->prologue = XXH3_64bits(rv->prefix, rv->prefix_len);
     return rc ? rc : judge_config(rv);
 }
 
@@ -278,6 +281,7 @@ static int start_twin(struct receiver *rv)
     t->send_fd = o->out_fd;
     t->prefix = rv->prefix;
     t->prefix_len = rv->prefix_len;
+    t->prologue = rv->prologue;
     t->uuid = rv->config.uuid;
     t->c = (struct arbiter_case){
         .rule = o->rule,

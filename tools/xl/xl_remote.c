@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "xl.h"
 #include "xl_opts.h"
@@ -308,14 +309,21 @@ int xl_remote_send_config(struct xl_remote *r, const char *json)
         .mandatory_flags = SAVE_FLAG_JSON | SAVE_FLAG_STREAM_V2,
         .optional_data_len = (uint32_t)sizeof(json_len) + json_len,
     };
+    size_t len = sizeof(header) + header.optional_data_len;
     int64_t until = now_ms() + CONFIG_WRITE_MS;
+    char *all = malloc(len);
     bool ok;
 
+    if (!all) return xl_fail("remus", "no memory for the guest's configuration");
+    memcpy(all, &header, sizeof(header));
+    memcpy(all + sizeof(header), &json_len, sizeof(json_len));
+    memcpy(all + sizeof(header) + sizeof(json_len), json, json_len);
+    r->prologue = XXH3_64bits(all, len);
     /* A pipe takes less than a page without waiting only when it is non-blocking. */
     fcntl(r->send_fd, F_SETFL, O_NONBLOCK);
-    ok = write_all(r, &header, sizeof(header), until) &&
-         write_all(r, &json_len, sizeof(json_len), until) && write_all(r, json, json_len, until);
+    ok = write_all(r, all, len, until);
     fcntl(r->send_fd, F_SETFL, 0);
+    free(all);
     if (ok) return XL_DONE;
     return xl_fail("remus", "%s does not take the guest's configuration", r->host);
 }

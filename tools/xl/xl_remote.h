@@ -35,6 +35,7 @@ struct xl_remote {
     /* own */
     pid_t pid;
     int send_fd, recv_fd, err_fd;
+    uint64_t prologue; /* XXH3-64 of header and configuration, once they were sent */
     pthread_t err_thread;
     bool err_running, err_stop, tty_lent;
     pthread_mutex_t err_lock;

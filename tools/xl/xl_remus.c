@@ -249,6 +249,7 @@ static void fill_info(struct protection *p, libxl_replication_info *info)
     libxl_defbool_set(&info->remus.diskbuf, !o->no_disk);
     libxl_defbool_set(&info->remus.colo, false);
     info->acknowledged = p->acknowledged;
+    info->prologue = p->remote.prologue;
     info->limit_ms = o->limit_ms;
     info->on_link_loss = o->on_link_loss;
     info->arbiter = o->arbiter;
