@@ -54,6 +54,17 @@ static const char *const names[FAULT_KINDS] = {
     [USER_STOPS] = "user stops it",
     [PLUG_FAILS] = "net buffer call fails",
     [RECEIVER_CANNOT_START] = "copy cannot start",
+    [APPLIER_KILLED] = "xentwin-apply is killed",
+    [APPLIER_CRASHES] = "xentwin-apply crashes again and again",
+    [APPLIER_HANGS] = "xentwin-apply hangs",
+    [COPY_DESTROYED] = "waiting copy is destroyed",
+    [DISK_OF_PRIMARY_DIES] = "disk's instance dies on the primary",
+    [DISK_OF_BACKUP_DIES] = "disk's instance dies on the backup",
+    [DISK_LINK_CLOSES] = "disk's link closes",
+    [DISK_STANDS_STILL] = "disk's instance stands still",
+    [DISK_BARRIER_LOST] = "disk's barrier is not told",
+    [DISK_REFUSES] = "disk refuses something",
+    [DISK_PROMOTION_FAILS] = "disk cannot be promoted",
 };
 
 const char *fault_name(enum fault_kind kind)
@@ -98,6 +109,7 @@ static void host_freezes(bool primary, int64_t ms)
     say("the %s host stands still for %lld ms", primary ? "primary" : "backup", (long long)ms);
     after(last, freeze_link, (void *)(intptr_t)(ms - last + between(0, 1000)));
     proc_stop(primary ? XL : TWIN, ms);
+    disks_of_host_freeze(!primary, ms);
     if (!primary) return;
     proc_stop(GUARD, ms);
     guest.frozen_until = now_ms + ms;
@@ -159,6 +171,16 @@ static void apply_to_processes(const struct fault *f)
     }
 }
 
+static void apply_to_parts(const struct fault *f)
+{
+    if (f->kind == COPY_DESTROYED)
+        copy_is_destroyed();
+    else if (f->kind < DISK_OF_PRIMARY_DIES)
+        applier_fault(f->kind);
+    else
+        disks_fault(f);
+}
+
 static void apply(const struct fault *f)
 {
     say("FAULT: %s", fault_name(f->kind));
@@ -193,7 +215,9 @@ static void apply(const struct fault *f)
     case RECEIVER_CANNOT_START:
         return;
     default:
-        if (f->kind >= LINK_CUT && f->kind <= LINK_CORRUPTS_ANY)
+        if (f->kind >= PLAIN_FAULTS)
+            apply_to_parts(f);
+        else if (f->kind >= LINK_CUT && f->kind <= LINK_CORRUPTS_ANY)
             apply_link(f);
         else
             apply_to_processes(f);
@@ -252,6 +276,7 @@ static void start_all(void)
     judge_start();
     sim_start();
     link_start(fds);
+    disks_start();
     backup_start(fds[1]);
     primary_start(fds[0]);
 }
@@ -285,7 +310,8 @@ bool soak_epochs(uint64_t epochs)
 
     setup_from_seed(1);
     setup.nr_faults = setup.slow_percent = setup.jitter_ms = setup.delay_ms = 0;
-    setup.hvm = true;
+    setup.hvm = setup.warm = true;
+    setup.disks = 1;
     setup.interval_ms = 20;
     setup.tick_ms = 7;
     setup.bytes_per_ms = 1 << 20;

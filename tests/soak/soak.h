@@ -6,10 +6,12 @@
  *   primary host                          link                      backup host
  *   guest -> net buffer -> "outside"                                 guest's copy -> "outside"
  *   helper -> libxl_remus*.c -> libxl_channel.c -> bytes -> libxl_channel.c -> libxl_twin*.c -> stock receiver
- *   guard's model, libxl_arbiter.c        witness                    libxl_arbiter.c
+ *   guard's model, libxl_arbiter.c        witness                    libxl_arbiter.c              xentwin-apply
+ *   guest's disks: instance   <- control --     writes     -- control ->    instance of each disk
  *
  * What is real: epoch driver, plans, channel, twin, its stream and its children's management, arbiter, event loop. What is made
- * up: hypervisor, guest, QEMU, net buffer, helper, guard, stock receiver, link, witness, time. The judge (soak_judge.c) sees only
+ * up: hypervisor, guest, QEMU, net buffer, helper, guard, stock receiver, xentwin-apply, instances of the disks,
+ * links, witness, time. The judge (soak_judge.c) sees only
  * those and the bytes on the link.
  *
  * One thread; two or three loops ("processes") take turns. All that is random comes from one seed.
@@ -29,6 +31,7 @@
 #define PAGES 24
 #define PAGE_BYTES 4096u
 #define CHECKPOINTS_MAX 4096
+#define DISKS 2
 #define NEVER INT64_MAX
 
 enum fault_kind {
@@ -59,6 +62,18 @@ enum fault_kind {
     USER_STOPS,
     PLUG_FAILS,
     RECEIVER_CANNOT_START,
+    PLAIN_FAULTS, /* the others need a warm twin or disks */
+    APPLIER_KILLED = PLAIN_FAULTS,
+    APPLIER_CRASHES,
+    APPLIER_HANGS,
+    COPY_DESTROYED,
+    DISK_OF_PRIMARY_DIES,
+    DISK_OF_BACKUP_DIES,
+    DISK_LINK_CLOSES,
+    DISK_STANDS_STILL,
+    DISK_BARRIER_LOST,
+    DISK_REFUSES,
+    DISK_PROMOTION_FAILS,
     FAULT_KINDS
 };
 
@@ -79,6 +94,10 @@ struct setup {
     int slow_percent;                      /* how often a turn of a process takes long */
     int receiver_bytes;                    /* that the stock receiver takes in a ms */
     uint64_t checkpoints;                  /* ends by itself after that many */
+    bool warm;                             /* the twin */
+    int applier_bytes;                     /* that xentwin-apply takes in a ms; 0: any */
+    int disks;                             /* replicated ones */
+    int disk_delay_ms;                     /* that their links are slower */
     struct fault faults[2];
     int nr_faults;
     int fail_who; /* the n-th call of this process to the system fails, n = fail_call; 0: none */
@@ -150,6 +169,30 @@ void link_close(bool at_backup_only);
 void link_source_dies(bool primary);
 void link_corrupt(bool any);
 bool link_was_corrupted(void);
+bool link_is_cut(bool to_backup);
+int64_t link_stalled_until(bool to_backup);
+
+/* ---- disks ---- */
+extern const char *const disk_names[DISKS];
+void disks_start(void);
+bool disks_pump(void);
+int64_t disks_due(void);
+void disks_guest_writes(uint64_t tick);
+int disks_link_fd(void *user, unsigned disk);
+void disks_fault(const struct fault *f);
+void disks_of_host_die(int host);
+void disks_of_host_freeze(int host, int64_t ms);
+/* The instances of that host hear nothing from now on. */
+void disks_hear_nothing(bool backup);
+void disks_go_on_here(void); /* what the guard says to them */
+uint64_t disks_committed(void);
+void judge_disks_of_copy(uint64_t count);
+void judge_disks_of_primary(void);
+void judge_disks_dropped(void);
+
+/* ---- warm twin ---- */
+void applier_start(void);
+void applier_fault(enum fault_kind kind);
 
 /* ---- primary host: guest, QEMU, net buffer; helper; the operation's surroundings and the guard ---- */
 void primary_start(int fd);
@@ -189,6 +232,7 @@ void memory_after(uint64_t ticks, uint64_t page[PAGES]);
 void backup_start(int fd);
 void backup_look(void);
 void backup_host_dies(void);
+void copy_is_destroyed(void);
 void receiver_kill(void);
 void admin_says(const char *word);
 bool twin_waits(void);
@@ -215,6 +259,10 @@ struct judge {
     bool refused_primary, refused_backup; /* by the witness */
     bool admin_promoted;
     bool call_failed; /* the one of the setup */
+    bool domain_open,
+        open_at_commit; /* the warm twin's domain was being written to; at the last COMMIT */
+    uint64_t applied;   /* to it */
+    bool disks_promoting;
 };
 extern struct judge judge;
 void judge_start(void);

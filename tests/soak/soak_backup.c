@@ -31,8 +31,8 @@ static bool never_started;
 bool copy_runs;
 
 static struct receiver {
-    bool half_built, started, permitted, dropping;
-    struct bytes in; /* not understood yet */
+    bool half_built, started, permitted, dropping, gone; /* gone: destroyed by somebody */
+    struct bytes in;                                     /* not understood yet */
     size_t at;
     int unit; /* of the stream, see take_unit */
     uint64_t page[PAGES], vcpu, device;
@@ -70,7 +70,8 @@ static void domain_is_built(void *arg)
 
 static void stream_ends(struct child *c)
 {
-    if (!setup.arbiter && !judge.admin_promoted) judge_backup_asks();
+    judge.applied = 1; /* a cold twin's other ones come the same way */
+    if (!setup.warm && !setup.arbiter && !judge.admin_promoted) judge_backup_asks();
     after(chance(30) ? between(5, 50) : between(20, 2000), domain_is_built, c);
 }
 
@@ -102,7 +103,7 @@ static void guest_is_let_run(void *arg)
 
     if (!c->alive) return;
     child_says(c, report, sizeof(report));
-    if (happened(RECEIVER_CANNOT_START)) {
+    if (happened(RECEIVER_CANNOT_START) || rx.gone) {
         child_says(c, "\3", 1);
         rx.half_built = false;
         child_ends(c, W_EXITCODE(1, 0));
@@ -159,6 +160,7 @@ static void domain_is_destroyed(void *arg)
     struct child *c = arg;
 
     if (!c->alive) return;
+    if (applier_maps_domain()) judge_fail("a domain is destroyed that xentwin-apply maps");
     rx.half_built = false;
     child_ends(c, W_EXITCODE(1, 0));
 }
@@ -184,6 +186,11 @@ bool receiver_pump(struct child *c)
     if (!r) {
         if (rx.permitted) return false;
         rx.dropping = true;
+        if (rx.unit == PERMISSION && !c->parent_alive) {
+            /* It cannot report to anybody, and leaves everything as it is. */
+            child_ends(c, W_EXITCODE(1, 0));
+            return true;
+        }
         after(between(0, 300), domain_is_destroyed, c);
         return true;
     }
@@ -205,6 +212,7 @@ void receiver_dies(struct child *c, int sig)
 enum child_kind backup_child_kind(const libxl__ev_child *ev)
 {
     if (ev == &twin.child.child) return RECEIVER;
+    if (ev == &twin.warm.child) return APPLIER;
     return ev == &twin.domains.child ? LISTER : ARBITER;
 }
 
@@ -246,6 +254,8 @@ void backup_child_begins(struct child *c)
 {
     if (c->kind == LISTER) {
         after(between(1, 30), lister_runs, c);
+    } else if (c->kind == APPLIER) {
+        applier_begins(c);
     } else {
         judge.receiver_started = true;
         after(between(1, 100), receiver_begins, c);
@@ -255,10 +265,41 @@ void backup_child_begins(struct child *c)
 
 void receiver_kill(void)
 {
-    struct child *c = child_receiver();
+    struct child *c = child_alive(RECEIVER);
 
     say("the receiver is killed");
     if (c) child_ends(c, W_EXITCODE(0, SIGKILL));
+}
+
+/* ---- the domain, for xentwin-apply ---- */
+
+bool receiver_has_domain(void)
+{
+    return rx.half_built;
+}
+
+void receiver_domain_gone(void)
+{
+    say("the domain is destroyed");
+    rx.half_built = false;
+    rx.gone = true;
+}
+
+void receiver_takes_record(uint32_t type, const unsigned char *body, uint32_t len)
+{
+    if (type == 0x1) take_pages(body, len);
+    if (type == 0x9) memcpy(&rx.vcpu, body, 8);
+}
+
+void receiver_takes_state(const unsigned char *state)
+{
+    memcpy(&rx.device, state, 8);
+}
+
+/* By hand, while it waits. */
+void copy_is_destroyed(void)
+{
+    if (rx.half_built && rx.unit == PERMISSION && !rx.permitted) receiver_domain_gone();
 }
 
 bool half_built(void)
@@ -327,6 +368,7 @@ void backup_start(int fd)
 
     free(rx.in.p);
     rx = (struct receiver){0};
+    applier_start();
     copy_runs = false;
     finishes = 0;
     never_started = false;
@@ -351,6 +393,10 @@ void backup_start(int fd)
     twin.stock_xl = argv[0];
     twin.argv = argv;
     twin.with_control = true;
+    twin.disks = disk_names;
+    twin.num_disks = (unsigned)setup.disks;
+    if (setup.warm) twin.apply = "/xentwin-apply";
+    twin.device_model = setup.hvm;
     twin.message = twin_tells;
     twin.finished = twin_finished;
     proc_start(TWIN, twin.loop);
@@ -386,6 +432,7 @@ void backup_host_dies(void)
 {
     say("the backup host dies");
     link_source_dies(false);
+    disks_of_host_die(1);
     proc_kill(TWIN);
     children_of_host_die(1);
     rx.half_built = false;

@@ -121,7 +121,7 @@ pid_t libxl__ev_child_fork(libxl__loop *loop, libxl__ev_child *ev, libxl__ev_chi
     c->parent_alive = true;
     c->pidfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     sim_own(c->pidfd);
-    if (c->kind == RECEIVER) {
+    if (c->kind == RECEIVER || c->kind == APPLIER) {
         c->in = keep(last_pipes[0][0]);
         c->out = keep(last_pipes[1][1]);
         c->err = keep(last_pipes[2][1]);
@@ -162,6 +162,7 @@ bool children_pump(void)
     for (int i = 0; i < nr_children; i++) {
         if (!procs[children[i].parent].alive) children[i].parent_alive = false;
         if (children[i].alive && children[i].kind == RECEIVER) did |= receiver_pump(&children[i]);
+        if (children[i].alive && children[i].kind == APPLIER) did |= applier_pump(&children[i]);
     }
     return did;
 }
@@ -182,10 +183,10 @@ void children_of_host_die(int host)
         }
 }
 
-struct child *child_receiver(void)
+struct child *child_alive(enum child_kind kind)
 {
     for (int i = 0; i < nr_children; i++)
-        if (children[i].kind == RECEIVER && children[i].alive) return &children[i];
+        if (children[i].kind == kind && children[i].alive) return &children[i];
     return NULL;
 }
 

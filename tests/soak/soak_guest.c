@@ -74,6 +74,7 @@ static void tick(void *arg)
     page = page_of(guest.counter);
     guest.page[page] = guest.counter;
     guest.dirty[page] = true;
+    disks_guest_writes(guest.counter);
     send_frame(guest.counter);
 }
 

@@ -7,6 +7,7 @@
  *     that was sent less than a limit ago came back (5.2). The backup asks only after a limit of silence.
  *  2. None leaves after the copy runs, and the copy has everything that a frame could tell (5.2, 5.4).
  *  3. What the copy starts with is the guest at one suspend, whose COMMIT was delivered: every page, vcpu and device state (5.3).
+ *     So are its disks, every one: checkpoint n is acknowledged only when each has counted n (5.9).
  *  4. A guest that ended, or whose protection was ended, is not started again (5.6).
  *  5. In the end it runs somewhere, unless the rule wants a person; within a bound; nothing is left behind (5.5, 5.8).
  */
@@ -82,11 +83,18 @@ void judge_frame_on_link(bool to_backup, bool delivered, uint32_t type, uint64_t
 {
     if (type == CHANNEL_COMMIT && delivered) {
         judge.commit_delivered = arg;
+        judge.open_at_commit = judge.domain_open;
         if (arg == 1) judge.first_commit_ms = host_clock_ms(1);
     } else if ((type == CHANNEL_STOP || (type == CHANNEL_ERROR && to_backup)) && delivered) {
         judge.stop_delivered = true;
     } else if (type == CHANNEL_ACK && !delivered) {
         judge.ack_sent = arg;
+        if (setup.disks && disks_committed() < arg)
+            judge_fail("ACK %lu is sent, a disk has committed %lu", (unsigned long)arg,
+                       (unsigned long)disks_committed());
+        if (judge.open_at_commit && judge.applied + 1 < arg)
+            judge_fail("ACK %lu is sent, applied is %lu", (unsigned long)arg,
+                       (unsigned long)judge.applied);
         if (arg > judge.commit_delivered)
             judge_fail("ACK %lu is sent, COMMIT %lu was delivered", (unsigned long)arg,
                        (unsigned long)judge.commit_delivered);
@@ -116,6 +124,7 @@ void judge_copy_runs(const uint64_t page[PAGES], uint64_t vcpu, uint64_t device)
     say("the copy runs, from count %lu", (unsigned long)vcpu);
     judge.promoted_ms = now_ms;
     memory_after(vcpu, want);
+    judge_disks_of_copy(vcpu);
     if (judge.promoted) judge_fail("the copy is started twice");
     judge.promoted = true;
     if (vcpu != device)
@@ -170,7 +179,7 @@ static bool may_wait(void)
 {
     bool nobody_home = happened(GUARD_AND_XL_KILLED);
 
-    if (guest.ended || setup.nr_faults > 1) return true;
+    if (guest.ended || setup.nr_faults - happened(APPLIER_KILLED) > 1) return true;
     if (setup.nr_faults && judge.call_failed) return true;
     if (judge.stop_delivered && (primary_is_dead() || nobody_home || setup.rule_backup))
         return true;
@@ -210,6 +219,8 @@ static void judge_primary(void)
     if (guest.netbuf && !guest.plug_left) judge_fail("the net buffer is left");
     if (guest.logdirty) judge_fail("log-dirty mode is left");
     if (guest.qemu_stopped && !guest.qemu_hangs) judge_fail("QEMU is left stopped");
+    if (!happened(DISK_STANDS_STILL) && !happened(DISK_REFUSES) && !judge.call_failed)
+        judge_disks_of_primary();
 }
 
 static void judge_backup(void)
@@ -224,6 +235,9 @@ static void judge_backup(void)
     if (twin_promoted() != copy_runs)
         judge_fail("the twin ended as %s, the copy %s", twin_promoted() ? "promoted" : "dropped",
                    copy_runs ? "runs" : "does not run");
+    if (!twin_waits() && !copy_runs && !judge.disks_promoting && !happened(DISK_STANDS_STILL) &&
+        !happened(DISK_REFUSES) && !judge.call_failed)
+        judge_disks_dropped();
 }
 
 /* From the fault to a guest that runs, both sides' waits and the slowest of everything added up. */
@@ -238,6 +252,10 @@ static void judge_bound(void)
     if (!judge.promoted && completions() && !completion_result()) return; /* it ended on purpose */
     if (!judge.commit_delivered) bound += 10000; /* the peer may need that long until its HELLO */
     if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
+    if (happened(APPLIER_HANGS)) bound += 140000;    /* until it is killed */
+    if (happened(COPY_DESTROYED)) bound += 65000;    /* until it gives up looking for the domain */
+    if (happened(DISK_STANDS_STILL)) bound += 40000; /* or a step is given up */
+    if (happened(DISK_BARRIER_LOST)) bound += 605000;
     bound += setup.faults[0].for_ms;
     if (happened(RECEIVER_CANNOT_START)) return;
     if (happened(LINK_CORRUPTS_DATA) || happened(GUARD_KILLED) || happened(PLUG_FAILS)) return;

@@ -216,12 +216,17 @@ void link_cut(bool to_backup, bool to_primary)
     say("the link is cut%s", !to_primary ? " to the backup" : !to_backup ? " to the primary" : "");
     dirs[0].cut |= to_backup;
     dirs[1].cut |= to_primary;
+    if (to_backup) disks_hear_nothing(true);
+    if (to_primary) disks_hear_nothing(false);
 }
 
 void link_stall(int64_t ms)
 {
     say("the link stalls for %lld ms", (long long)ms);
     dirs[0].stalled_until = dirs[1].stalled_until = now_ms + ms;
+    if (ms < setup.limit_ms) return;
+    disks_hear_nothing(true);
+    disks_hear_nothing(false);
 }
 
 /*
@@ -246,11 +251,22 @@ void link_source_dies(bool primary)
 {
     dirs[primary ? 0 : 1].source_dead = true;
     dirs[primary ? 1 : 0].cut = true;
+    disks_hear_nothing(primary);
 }
 
 void link_corrupt(bool any)
 {
     corrupt_left = any ? 2 : 1;
+}
+
+bool link_is_cut(bool to_backup)
+{
+    return dirs[to_backup ? 0 : 1].cut;
+}
+
+int64_t link_stalled_until(bool to_backup)
+{
+    return dirs[to_backup ? 0 : 1].stalled_until;
 }
 
 bool link_was_corrupted(void)

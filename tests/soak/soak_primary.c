@@ -63,6 +63,7 @@ static void guard_goes_on(void)
     suspend_withdraw();
     if (!guest.qemu_hangs) guest.qemu_stopped = false;
     guest.suspended = guest.paused = guest.logdirty = false;
+    disks_go_on_here();
     netbuf_open_and_remove();
     guard_is_done();
 }
@@ -223,6 +224,9 @@ void primary_start(int fd)
     info.peer_name = "hostB";
     info.session = "session";
     info.max_checkpoints = setup.checkpoints;
+    info.disks = disk_names;
+    info.num_disks = (unsigned)setup.disks;
+    info.disk_link = disks_link_fd;
     info.message = message;
     info.lg = sim_logger();
     xl_fd = fd;
@@ -268,6 +272,7 @@ void primary_host_dies(void)
     netbuf_die();
     suspend_withdraw();
     link_source_dies(true);
+    disks_of_host_die(0);
     guard.alive = false;
     proc_kill(GUARD);
     proc_kill(XL);

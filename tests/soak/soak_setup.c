@@ -11,7 +11,7 @@ static int64_t some_of(int64_t limit_ms)
 
 static void choose_fault(struct fault *f, int64_t length_ms)
 {
-    *f = (struct fault){.kind = (enum fault_kind)between(FAULT_NONE + 1, FAULT_KINDS - 1)};
+    *f = (struct fault){.kind = (enum fault_kind)between(FAULT_NONE + 1, PLAIN_FAULTS - 1)};
     if (chance(25)) f->kind = PRIMARY_HOST_DIES; /* what all this is for */
     f->for_ms = some_of(setup.limit_ms);
     /* Acknowledgements on their way when the backup takes over. */
@@ -49,11 +49,45 @@ static void choose_world(void)
     setup.checkpoints = (uint64_t)between(1, 30);
 }
 
+/* Dice of their own: a seed without these parts means what it meant before there were any. */
+static enum fault_kind choose_parts(uint64_t seed)
+{
+    int least = DISK_OF_PRIMARY_DIES, most = FAULT_KINDS - 1;
+
+    dice_seed(~seed);
+    setup.warm = chance(35);
+    if (chance(35)) setup.disks = between(1, DISKS);
+    if (setup.warm && chance(20)) setup.applier_bytes = between(4000, 40000);
+    if (setup.disks && chance(40)) setup.disk_delay_ms = between(1, 40);
+    if (setup.warm) least = APPLIER_KILLED;
+    if (!setup.disks) most = COPY_DESTROYED;
+    return (setup.warm || setup.disks) && chance(60) ? (enum fault_kind)between(least, most)
+                                                     : FAULT_NONE;
+}
+
+/* A fault of a part, and often one before or after it that makes the part needed. */
+static void choose_fault_of_part(enum fault_kind kind)
+{
+    struct fault *f = &setup.faults[0];
+    bool second = chance(50) || kind == DISK_PROMOTION_FAILS;
+
+    if (!setup.nr_faults) return;
+    if (second) {
+        setup.nr_faults = 2;
+        setup.faults[1] = *f;
+        if (chance(70)) setup.faults[1].kind = PRIMARY_HOST_DIES;
+        if (chance(30)) f->at_turn += (uint64_t)between(1, 100);
+    }
+    f->kind = kind;
+}
+
 void setup_from_seed(uint64_t seed)
 {
+    enum fault_kind of_part;
     int64_t length_ms;
 
     memset(&setup, 0, sizeof(setup));
+    of_part = choose_parts(seed);
     setup.seed = seed;
     dice_seed(seed);
     choose_world();
@@ -70,4 +104,5 @@ void setup_from_seed(uint64_t seed)
     }
     if (setup.nr_faults && setup.faults[0].kind != USER_STOPS && chance(70))
         setup.checkpoints += 20; /* the fault, not the count, is to end most runs */
+    if (of_part) choose_fault_of_part(of_part);
 }

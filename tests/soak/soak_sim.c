@@ -166,6 +166,16 @@ int __wrap_socketpair(int domain, int type, int protocol, int sv[2])
     return r;
 }
 
+int __real_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol)
+{
+    int fd = sim_call_fails() ? -1 : __real_socket(domain, type, protocol);
+
+    own(fd);
+    return fd;
+}
+
 int __real_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags)
@@ -361,6 +371,7 @@ static int64_t next_ms(void)
         if (p->alive && due < next) next = due;
     }
     if (link_due() < next) next = link_due();
+    if (disks_due() < next) next = disks_due();
     return next;
 }
 
@@ -393,6 +404,7 @@ static bool step(void)
     did |= link_pump();
     did |= primary_pump();
     did |= children_pump();
+    did |= disks_pump();
     if (did) return true;
     next = next_ms();
     if (next > now_ms) now_ms = next;
