@@ -105,6 +105,18 @@ static void t_channel_hello_of_peer_is_delivered(void **state)
     end_free(e);
 }
 
+/* A toolstack that wrote the configuration itself need not tell its hash. */
+static void t_channel_prologue_of_one_side_only_is_fine(void **state)
+{
+    struct end *e = end_new(true, 1000);
+
+    e->ch.prologue = 7;
+    say_hello(e);
+    assert_int_equal(e->type, CHANNEL_HELLO);
+    assert_int_equal(e->lost, 0);
+    end_free(e);
+}
+
 static void t_channel_wrong_hello_is_lost(void **state)
 {
     static const struct channel_hello bad[] = {
@@ -118,6 +130,7 @@ static void t_channel_wrong_hello_is_lost(void **state)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct end *e = end_new(true, 1000);
 
+        e->ch.prologue = 2;
         libxl__channel_hello_put(body, &bad[i]);
         say(e, CHANNEL_HELLO, sizeof(body), CHANNEL_VERSION, body);
         assert_int_equal(e->lost, 1);
@@ -530,6 +543,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_channel_start_sends_hello_first),
         cmocka_unit_test(t_channel_hello_of_peer_is_delivered),
+        cmocka_unit_test(t_channel_prologue_of_one_side_only_is_fine),
         cmocka_unit_test(t_channel_wrong_hello_is_lost),
         cmocka_unit_test(t_channel_garbage_is_lost_once),
         cmocka_unit_test(t_channel_frame_rules_are_enforced),

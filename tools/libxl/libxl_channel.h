@@ -66,7 +66,7 @@ struct libxl__channel {
     bool primary;         /* true: sends heartbeats and DATA; false: echoes and acknowledges */
     int limit_ms;         /* silence longer than this: the peer is gone */
     uint64_t window;   /* backup: DATA bytes it lets be in flight. Primary: from the peer's HELLO */
-    uint64_t prologue; /* XXH3-64 of what went to the backup before the frames; 0: nothing */
+    uint64_t prologue; /* XXH3-64 of what went to the backup before the frames; 0: not known */
     void *user;
     /*
      * A frame that is not the channel's own business; also the peer's HELLO, after it was checked.

@@ -45,8 +45,8 @@ typedef struct libxl_checkpoint_stats {
 typedef struct libxl_replication_info {
     libxl_domain_remus_info remus; /* interval, netbuf, ... as in libxl; compression is ignored */
     bool acknowledged;             /* the peer is ours and speaks the replication channel */
-    uint64_t
-        prologue; /* XXH3-64 of what was written to send_fd before: xl header and configuration */
+    /* XXH3-64 of what was written to send_fd before: xl header and configuration. 0: not known, nobody compares. */
+    uint64_t prologue;
     int limit_ms; /* silence that means the peer is gone; 0: default */
     libxl_link_loss on_link_loss;
     const char *arbiter;     /* command, or NULL */
