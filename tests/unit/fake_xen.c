@@ -16,7 +16,7 @@
 struct fake_dom fake_dom[3];
 unsigned int fake_mappings, fake_calls, fake_fail_at;
 enum fake_opening fake_opening;
-int fake_room;
+int fake_room, fake_reserve;
 void (*fake_guest)(void);
 
 static int memory = -1;
@@ -76,6 +76,7 @@ void fake_reset(void)
     fake_guest = NULL;
     fake_opening = FAKE_OPENS;
     fake_room = -1;
+    fake_reserve = 0;
 }
 
 static bool in_p2m(int32_t mfn)
@@ -216,10 +217,18 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     info->paused = dom->paused;
     info->shutdown = dom->suspended;
     info->shutdown_reason = SHUTDOWN_suspend;
-    info->max_memkb = FAKE_GFNS * 4;
+    info->max_memkb = fake_reserve ? 4 : FAKE_GFNS * 4;
     for (i = 0; i < FAKE_MFNS; i++)
         info->nr_pages += owner[i] == first;
     return 1;
+}
+
+int xc_domain_setmaxmem(xc_interface *xch, uint32_t domid, uint64_t max_kb)
+{
+    if (!find(domid) || fails()) return -1;
+    fake_room += fake_reserve;
+    fake_reserve = 0;
+    return 0;
 }
 
 int xc_domain_nr_gpfns(xc_interface *xch, uint32_t domid, xen_pfn_t *gpfns)

@@ -37,7 +37,8 @@ extern unsigned int fake_calls;     /* calls that may fail, so far */
 extern unsigned int fake_fail_at;   /* this one fails; 0 = none */
 /* What a process that opens handles of its own meets. */
 extern enum fake_opening { FAKE_OPENS, FAKE_OPENS_NOTHING, FAKE_OPENING_KILLS } fake_opening;
-extern int fake_room; /* pages that may be populated yet; -1 = no limit */
+extern int fake_room;    /* pages that may be populated yet; -1 = no limit */
+extern int fake_reserve; /* so many more once the domain's maximum is raised */
 /* What the guest of domain 1 does while it runs, called at every hypercall. May be NULL. */
 extern void (*fake_guest)(void);
 

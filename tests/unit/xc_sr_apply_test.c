@@ -156,6 +156,55 @@ static void t_apply_missing_pages_come(void **state)
     assert_page(1502, (uint8_t)1509);
 }
 
+/* The guest was given more than it had when its twin was made. */
+static void t_apply_more_pages_than_at_the_start_come(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t pfns[] = {1500, 1501, 1502}, types[3] = {NORMAL, NORMAL, NORMAL};
+
+    f->a.env.max_kb = 4096;
+    fake_room = 1;
+    fake_reserve = 4;
+    assert_int_equal(xc_sr_apply_open(&f->a), 0);
+    make_pages(f, 3, pfns, types, 1);
+    assert_int_equal(xc_sr_apply_record(&f->a, &f->rec), 0);
+    assert_page(1500, (uint8_t)1501);
+    assert_page(1502, (uint8_t)1503);
+    assert_int_equal(fake_room, 2);
+}
+
+static void t_apply_more_pages_than_the_maximum_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t pfns[] = {1500, 1501, 1502}, types[3] = {NORMAL, NORMAL, NORMAL};
+
+    f->a.env.max_kb = 4096;
+    fake_room = 0;
+    fake_reserve = 2;
+    assert_int_equal(xc_sr_apply_open(&f->a), 0);
+    make_pages(f, 3, pfns, types, 1);
+    assert_int_equal(xc_sr_apply_record(&f->a, &f->rec), -1);
+    assert_non_null(strstr(last_log, "cannot populate 1 pages of domain 2 from pfn 0x5de"));
+}
+
+static void t_apply_maximum_comes_from_the_twin(void **state)
+{
+    static const char *const bad[] = {"", "x", "-1", "12k", "17179869185"};
+    struct xc_sr_env env = {.lg = &logger};
+
+    unsetenv("XENTWIN_MAX_MEMKB");
+    assert_int_equal(xc_sr_read_max_kb(&env), 0);
+    assert_int_equal(env.max_kb, 0);
+    setenv("XENTWIN_MAX_MEMKB", "131072", 1);
+    assert_int_equal(xc_sr_read_max_kb(&env), 0);
+    assert_int_equal(env.max_kb, 131072);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        setenv("XENTWIN_MAX_MEMKB", bad[i], 1);
+        assert_int_equal(xc_sr_read_max_kb(&env), -1);
+    }
+    unsetenv("XENTWIN_MAX_MEMKB");
+}
+
 static void t_apply_page_that_left_is_given_back(void **state)
 {
     struct fixture *f = *state;
@@ -351,6 +400,9 @@ int main(void)
         T(t_apply_pages_are_written_again_and_again),
         T(t_apply_page_of_xenstore_is_never_touched),
         T(t_apply_missing_pages_come),
+        T(t_apply_more_pages_than_at_the_start_come),
+        T(t_apply_more_pages_than_the_maximum_are_refused),
+        T(t_apply_maximum_comes_from_the_twin),
         T(t_apply_page_that_left_is_given_back),
         T(t_apply_pfn_out_of_bounds_is_refused),
         T(t_apply_encoded_pages),

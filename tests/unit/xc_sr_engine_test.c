@@ -210,11 +210,13 @@ static int run_save(bool live, bool checkpointed)
     return rc;
 }
 
+static uint64_t backup_max_kb; /* 0: as libxl made it */
+
 static int run_restore(bool checkpointed)
 {
     struct xc_sr_io io;
     struct xc_sr_restore r = {
-        .env = {.lg = &logger, .domid = FAKE_BACKUP, .io = &io},
+        .env = {.lg = &logger, .domid = FAKE_BACKUP, .io = &io, .max_kb = backup_max_kb},
         .checkpointed = checkpointed,
         .cb = &restore_cb,
     };
@@ -623,6 +625,22 @@ static void t_engine_restore_without_memory_fails(void **state)
     finish();
 }
 
+/* The guest has more than it was protected with: its twin may have it, too. */
+static void t_engine_restore_with_more_memory_than_at_the_start_succeeds(void **state)
+{
+    start();
+    ts.stop_after = 2;
+    assert_int_equal(run_save(true, true), -1);
+    fake_room = 1000;
+    fake_reserve = FAKE_GFNS;
+    backup_max_kb = FAKE_GFNS * 4;
+    assert_int_equal(run_restore(true), 0);
+    backup_max_kb = 0;
+    assert_int_equal(fake_reserve, 0);
+    compare_backup(true);
+    finish();
+}
+
 static void t_engine_nth_call_fails_cleans_up(void **state)
 {
     unsigned int n, ended = 0;
@@ -717,6 +735,7 @@ int main(void)
         cmocka_unit_test(t_engine_stream_cut_anywhere_ends_at_a_checkpoint),
         cmocka_unit_test(t_engine_restore_with_little_memory_succeeds),
         cmocka_unit_test(t_engine_restore_without_memory_fails),
+        cmocka_unit_test(t_engine_restore_with_more_memory_than_at_the_start_succeeds),
         cmocka_unit_test(t_engine_nth_call_fails_cleans_up),
         cmocka_unit_test(t_engine_restore_nth_call_fails_cleans_up),
         cmocka_unit_test(t_engine_broken_stream_ends_cleanly),

@@ -162,6 +162,23 @@ static int grow_map(struct xc_sr_apply *a, const struct pfn_list *list)
     return open_map(a, pfns);
 }
 
+static int make_pages(struct xc_sr_apply *a, xen_pfn_t *pfns, unsigned int count)
+{
+    unsigned int i, done;
+
+    for (i = 0; i < count; i += done) {
+        int got = xc_domain_populate_physmap(a->env.xch, a->env.domid, count - i, 0, 0, pfns + i);
+
+        done = got > 0 ? (unsigned int)got : 0;
+        if (done < count - i && xc_sr_raise_limit(&a->env)) {
+            SR_ERRNO(&a->env, "cannot populate %u pages of domain %u from pfn %#lx on",
+                     count - i - done, a->env.domid, (unsigned long)pfns[i + done]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int populate(struct xc_sr_apply *a, const struct pages *pages, uint32_t i)
 {
     struct pfn_list list;
@@ -173,11 +190,7 @@ static int populate(struct xc_sr_apply *a, const struct pages *pages, uint32_t i
         return -1;
     }
     if (collect(a, pages, i, true, &list)) return -1;
-    if (xc_domain_populate_physmap_exact(a->env.xch, a->env.domid, list.count, 0, 0, list.pfns)) {
-        SR_ERRNO(&a->env, "cannot populate %u pages of domain %u from pfn %#lx on", list.count,
-                 a->env.domid, (unsigned long)list.pfns[0]);
-        return -1;
-    }
+    if (make_pages(a, list.pfns, list.count)) return -1;
     for (k = 0; k < list.count; k++)
         xc_sr_map_drop(&a->map, list.pfns[k]);
     return grow_map(a, &list);

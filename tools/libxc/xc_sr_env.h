@@ -18,6 +18,8 @@ struct xc_sr_env {
     xentoollog_logger *lg;
     uint32_t domid;
     struct xc_sr_io *io;
+    uint64_t
+        max_kb; /* a twin: how much its configuration lets it have; 0: what libxl has set stays */
 };
 
 #define SR_LOG(env, level, ...) xtl_log((env)->lg, XTL_##level, -1, "xc", __VA_ARGS__)
@@ -38,6 +40,15 @@ struct xc_sr_env {
 
 /* Most pages in one hypercall, mapping or PAGE_DATA record. */
 #define XC_SR_BATCH 1024U
+
+/*
+ * A guest that was made with less memory than its configuration permits may be given more while it is
+ * protected, but libxl makes its twin as it was at the start. Called when the hypervisor gives no
+ * more pages: lets the domain have up to max_kb. 0, or -1 when that changes nothing.
+ */
+int xc_sr_raise_limit(const struct xc_sr_env *env);
+/* max_kb from the environment: XENTWIN_MAX_MEMKB, which the twin sets for its children. -1: no number. */
+int xc_sr_read_max_kb(struct xc_sr_env *env);
 
 /*
  * Exported by libxenctrl but declared in none of its public headers: pfns in, XEN_DOMCTL_PFINFO_*

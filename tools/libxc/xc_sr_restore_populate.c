@@ -107,7 +107,8 @@ int xc_sr_populate(struct xc_sr_restore *r, const xen_pfn_t *pfns, unsigned int 
         done = got > 0 ? (unsigned int)got : 0;
         if (done == n - i) break;
         /* No memory left: perhaps large pages hold some that nobody needs. */
-        if (r->refusals == UINT32_MAX || xc_sr_release_spare(r)) goto fail;
+        if (r->refusals == UINT32_MAX ? xc_sr_raise_limit(&r->env) : xc_sr_release_spare(r))
+            goto fail;
         r->refusals = UINT32_MAX;
     }
     return 0;

@@ -247,7 +247,7 @@ static int restore_domain(const long *v)
 
     libxl__save_msgs_fill_restore(&cb, (uint32_t)v[7]);
     xc_sr_io_init(&io, (int)v[0], stop_fd, PARENT_FD);
-    if (open_env(&r.env, &io, (uint32_t)v[2])) goto out;
+    if (open_env(&r.env, &io, (uint32_t)v[2]) || xc_sr_read_max_kb(&r.env)) goto out;
     r.checkpointed = v[8] == XC_STREAM_REMUS;
     r.store_evtchn = (uint32_t)v[3];
     r.store_domid = (uint32_t)v[4];

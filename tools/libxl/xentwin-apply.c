@@ -228,6 +228,7 @@ static int run(struct applier *ap)
     int rc;
 
     env->lg = (xentoollog_logger *)ap->lg;
+    if (xc_sr_read_max_kb(env)) return APPLY_EXIT_USAGE;
     env->xch = xc_interface_open(env->lg, env->lg, 0);
     env->fmem = xenforeignmemory_open(env->lg, 0);
     ap->xs = xs_open(0);
