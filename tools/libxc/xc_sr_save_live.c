@@ -55,9 +55,9 @@ static int judge(struct xc_sr_save *s, unsigned int round, uint64_t dirty, bool 
     *over = ms <= s->limits.downtime_ms;
     if (*over || round < round_limit(s)) return 0;
     SR_FAIL(&s->env, ETIME,
-            "after %u rounds %lu pages are left, which takes about %lu ms: more than the limit "
+            "%lu pages are left after round %u, which takes about %lu ms: more than the limit "
             "of %u ms",
-            round, (unsigned long)dirty, (unsigned long)ms, s->limits.downtime_ms);
+            (unsigned long)dirty, round, (unsigned long)ms, s->limits.downtime_ms);
     return -1;
 }
 
