@@ -77,9 +77,15 @@ int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
     return 0;
 }
 static int xs_pipe[2];
+static unsigned vcpus;
+static char vcpus_token[16]; /* of the watch on them; empty: none */
+static bool vcpus_changed;
 struct xs_handle *xs_open(unsigned long flags)
 {
     if (pipe2(xs_pipe, O_CLOEXEC | O_NONBLOCK)) return NULL;
+    vcpus = 1;
+    vcpus_token[0] = '\0';
+    vcpus_changed = false;
     return (struct xs_handle *)&the_ao;
 }
 void xs_close(struct xs_handle *xs)
@@ -89,6 +95,8 @@ void xs_close(struct xs_handle *xs)
 }
 void *xs_read(struct xs_handle *xs, xs_transaction_t t, const char *path, unsigned *len)
 {
+    if (strstr(path, "/availability")) return strdup("online");
+    if (strstr(path, "/memory/")) return NULL;
     return strdup(stub_guest_is_hvm() ? "hvm" : "pvh");
 }
 int xs_fileno(struct xs_handle *xs)
@@ -98,11 +106,18 @@ int xs_fileno(struct xs_handle *xs)
 
 char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path, unsigned int *n)
 {
-    *n = 1;
-    return calloc(1, sizeof(char *));
+    static char name[] = "0";
+    char **names;
+
+    *n = strstr(path, "/cpu") ? vcpus : 1;
+    names = calloc(*n, sizeof(*names));
+    for (unsigned i = 0; i < *n; i++)
+        names[i] = name;
+    return names;
 }
 bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
 {
+    if (strstr(path, "/cpu")) snprintf(vcpus_token, sizeof(vcpus_token), "%s", token);
     return true;
 }
 bool xs_unwatch(struct xs_handle *xs, const char *path, const char *token)
@@ -111,8 +126,25 @@ bool xs_unwatch(struct xs_handle *xs, const char *path, const char *token)
 }
 char **xs_check_watch(struct xs_handle *xs)
 {
+    static char path[] = "/local/domain/7/cpu";
+    char **event = vcpus_changed ? calloc(2, sizeof(*event)) : NULL, c;
+
+    while (read(xs_pipe[0], &c, 1) == 1)
+        ;
+    vcpus_changed = false;
     errno = EAGAIN;
-    return NULL;
+    if (!event) return NULL;
+    event[XS_WATCH_PATH] = path;
+    event[XS_WATCH_TOKEN] = vcpus_token;
+    return event;
+}
+
+void stub_set_vcpus(unsigned n)
+{
+    if (!vcpus_token[0]) return;
+    vcpus = n;
+    vcpus_changed = true;
+    if (write(xs_pipe[1], "x", 1) != 1) abort();
 }
 
 void stub_abort(void)

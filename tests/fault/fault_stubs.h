@@ -14,6 +14,9 @@ libxl__loop *stub_loop(void); /* of the operation */
 void stub_completed(int rc);
 bool stub_guest_is_hvm(void);
 
+/* xl vcpu-set, if anybody cares. */
+void stub_set_vcpus(unsigned n);
+
 /* The user asks the operation to end. */
 void stub_abort(void);
 

@@ -17,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "fault_stubs.h"
 #include "fault_world.h"
 
 enum what {
@@ -27,12 +28,13 @@ enum what {
     GUEST_ENDS,
     USER_ABORTS,
     DISKS_LOST,
-    GIVES_UP
+    GIVES_UP,
+    VCPUS_CHANGE
 };
 
 static const char *const names[] = {"nothing",     "the n-th call fails", "peer lost",
                                     "helper dies", "guest ends",          "user aborts",
-                                    "disks lost",  "backup gives up"};
+                                    "disks lost",  "backup gives up",     "vcpus change"};
 
 static void judge(enum what what, int n, const struct world_setup *s)
 {
@@ -84,6 +86,8 @@ static int run(enum what what, int n, const struct world_setup *setup)
                 world_lose_disks();
             else if (what == GIVES_UP)
                 world_backup_gives_up();
+            else if (what == VCPUS_CHANGE)
+                stub_set_vcpus(2);
         }
         world.turns = turn;
         world_turn();
@@ -156,6 +160,21 @@ static void t_remus_backup_gives_up_at_any_turn_guest_goes_on(void **state)
     every_guest_and_rule(GIVES_UP);
 }
 
+/* The twin's QEMU could not read the state of one with other CPUs. */
+static void t_remus_vcpus_of_hvm_change_ends_the_protection(void **state)
+{
+    struct world_setup s = {true, false, true, false, 5};
+
+    every_guest_and_rule(VCPUS_CHANGE);
+    run(VCPUS_CHANGE, run(NOTHING, 0, &s) / 2, &s);
+    assert_int_equal(world.result, ERROR_FAIL);
+    assert_true(world.acked < 5 && world.twin_dropped);
+    s.hvm = false;
+    run(VCPUS_CHANGE, run(NOTHING, 0, &s) / 2, &s);
+    assert_int_equal(world.result, 0);
+    assert_int_equal(world.acked, 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +186,7 @@ int main(void)
         cmocka_unit_test(t_remus_abort_at_any_turn_ends_gracefully),
         cmocka_unit_test(t_remus_backup_gives_up_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_disks_lost_at_any_turn_guest_goes_on),
+        cmocka_unit_test(t_remus_vcpus_of_hvm_change_ends_the_protection),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

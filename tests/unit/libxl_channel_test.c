@@ -184,6 +184,8 @@ static void t_channel_frame_rules_are_enforced(void **state)
         {false, CHANNEL_COMMIT, 15, 1},
         {false, CHANNEL_STOP, CHANNEL_TEXT_MAX + 1, 0},
         {false, CHANNEL_ERROR, UINT32_MAX, 0},
+        {true, CHANNEL_MEMORY, 0, 1},
+        {false, CHANNEL_MEMORY, 1, 1},
     };
     static const unsigned char zero[32];
 

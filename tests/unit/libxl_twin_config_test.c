@@ -38,6 +38,18 @@ static void t_config_three_fields_are_found(void **state)
     assert_int_equal(c.max_memkb, 98304);
 }
 
+static void t_config_target_of_memory_is_found(void **state)
+{
+    struct twin_config c;
+
+    assert_null(parse("{" INFO "," BUILD ",\"target_memkb\":1}", &c));
+    assert_int_equal(c.target_memkb, 0);
+    assert_null(parse("{" INFO ",\"b_info\":{\"max_memkb\":98304,\"target_memkb\":65536}}", &c));
+    assert_int_equal(c.target_memkb, 65536);
+    assert_int_equal(c.max_memkb, 98304);
+    assert_non_null(parse("{" INFO ",\"b_info\":{\"max_memkb\":98304,\"target_memkb\":-1}}", &c));
+}
+
 static void t_config_same_words_elsewhere_do_not_count(void **state)
 {
     struct twin_config c;
@@ -153,6 +165,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_config_three_fields_are_found),
+        cmocka_unit_test(t_config_target_of_memory_is_found),
         cmocka_unit_test(t_config_same_words_elsewhere_do_not_count),
         cmocka_unit_test(t_config_tells_what_a_warm_twin_must_know),
         cmocka_unit_test(t_config_bad_ones_are_refused),

@@ -228,6 +228,83 @@ static void t_warm_ack_waits_until_the_one_before_is_applied(void **state)
     assert_promoted(f, 3);
 }
 
+/* ---- memory given and taken meanwhile ---- */
+
+static void protect_with_memory(struct fixture *f, uint64_t kb)
+{
+    protect(f, 2);
+    assert_int_equal(libxl__channel_send(&f->p, CHANNEL_MEMORY, kb, NULL, 0), 0);
+    RUN_UNTIL(f, f->twin.target_kb == kb);
+    lose_primary(f);
+}
+
+static void t_warm_guest_gets_the_memory_it_was_given(void **state)
+{
+    struct fixture *f = *state;
+
+    protect_with_memory(f, 65536);
+    RUN_UNTIL(f, f->finished);
+    assert_int_equal(f->outcome, TWIN_PROMOTED);
+    assert_true(noted(f, "go\nmem-set guest--incoming 65536k\nrunning"));
+}
+
+static void t_warm_memory_of_the_configuration_is_not_set_again(void **state)
+{
+    struct fixture *f = *state;
+
+    protect_with_memory(f, 98304);
+    assert_promoted(f, 2);
+    assert_false(noted(f, "mem-set"));
+}
+
+static void t_warm_memory_that_cannot_be_set_stops_no_guest(void **state)
+{
+    struct fixture *f = *state;
+
+    setenv("FAKE_XL_MODE", "no-memory", 1);
+    protect_with_memory(f, 1ull << 50);
+    RUN_UNTIL(f, f->finished);
+    assert_int_equal(f->outcome, TWIN_PROMOTED);
+    assert_non_null(strstr(f->told, "see xl mem-set"));
+}
+
+static void t_warm_memory_set_too_slowly_does_not_hold_the_guest(void **state)
+{
+    struct fixture *f = *state;
+
+    setenv("FAKE_XL_MODE", "slow-memory", 1);
+    protect_with_memory(f, 65536);
+    RUN_UNTIL(f, noted(f, "mem-set"));
+    f->now_ms += 10000;
+    RUN_UNTIL(f, f->finished);
+    assert_int_equal(f->outcome, TWIN_PROMOTED);
+    assert_true(noted(f, "running"));
+}
+
+static void t_warm_receiver_that_dies_while_memory_is_set_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+
+    setenv("FAKE_XL_MODE", "slow-memory", 1);
+    protect_with_memory(f, 65536);
+    RUN_UNTIL(f, noted(f, "mem-set"));
+    assert_int_equal(kill(f->twin.child.child.pid, SIGKILL), 0);
+    RUN_UNTIL(f, f->twin.state == TWIN_DROPPING);
+    write_file(f, "go", "");
+    assert_failed(f, "killed by signal 9");
+}
+
+static void t_cold_guest_gets_the_memory_it_was_given(void **state)
+{
+    struct fixture *f = *state;
+
+    f->twin.apply = NULL;
+    protect_with_memory(f, 65536);
+    RUN_UNTIL(f, f->finished);
+    assert_int_equal(f->outcome, TWIN_PROMOTED);
+    assert_true(noted(f, "mem-set guest--incoming 65536k\nrunning"));
+}
+
 /* ---- the applier dies ---- */
 
 static void t_warm_applier_that_dies_once_is_started_again(void **state)
@@ -400,6 +477,12 @@ int main(int argc, char **argv)
         W(t_warm_device_model_gets_the_last_state),
         W(t_warm_acknowledges_while_the_domain_is_completed),
         W(t_warm_ack_waits_until_the_one_before_is_applied),
+        W(t_warm_guest_gets_the_memory_it_was_given),
+        W(t_warm_memory_of_the_configuration_is_not_set_again),
+        W(t_warm_memory_that_cannot_be_set_stops_no_guest),
+        W(t_warm_memory_set_too_slowly_does_not_hold_the_guest),
+        W(t_warm_receiver_that_dies_while_memory_is_set_leaves_nothing),
+        W(t_cold_guest_gets_the_memory_it_was_given),
         W(t_warm_applier_that_dies_once_is_started_again),
         W(t_warm_applier_that_dies_at_go_is_started_again),
         W(t_warm_applier_killed_while_idle_is_started_again),

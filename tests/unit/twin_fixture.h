@@ -172,6 +172,12 @@ static inline int fake_xl_main(int argc, char **argv)
         if (!fake_mode("immortal")) unlink(fake_file("domains"));
         return 0;
     }
+    if (!strcmp(argv[1], "mem-set")) {
+        snprintf(line, sizeof(line), "mem-set %s %s", argv[2], argv[3]);
+        fake_note(line);
+        if (fake_mode("slow-memory")) fake_wait_for("go");
+        return fake_mode("no-memory");
+    }
     if (fake_mode("no-list")) return 1;
     if (fake_mode("slow-list")) fake_wait_for("go");
     printf("UUID                                  ID    name\n");
@@ -314,6 +320,7 @@ static inline int setup(void **state)
                                       .session = UUID,
                                       .limit_ms = LIMIT_MS};
     f->twin.hold_limit = HOLD;
+    f->twin.config_target_kb = 98304;
     f->twin.stock_xl = f->self;
     f->twin.argv = f->argv;
     f->twin.helper = "/our/helper";

@@ -37,6 +37,9 @@ until [ "$(value A "$d" suspends)" -ge 14 ]; do
     sleep 0.02
 done
 [ "$(guest A "$d" kv SET name some words)" = OK ] || fail "the guest's table takes nothing"
+# Given less memory meanwhile, it must not be given back the old amount by the backup.
+as A "$stock_bin/xl" mem-set g 30 >"$dir/out" 2>&1 || fail "mem-set: $(cat "$dir/out")"
+target=$(as A xenstore-read "/local/domain/$d/memory/target")
 # What was there at a checkpoint that the backup acknowledged: the next one began after this, and a third after its ack.
 ticks=$(value A "$d" ticks)
 suspends=$(($(value A "$d" suspends) + 3))
@@ -55,6 +58,8 @@ until on B list | grep -q running; do
 done
 e=$(as B "$stock_bin/xl" domid g 2>/dev/null)
 [ -n "$e" ] || { fail "no guest of that name at B: $(as B "$stock_bin/xl" list)"; exit 1; }
+[ "$(as B xenstore-read "/local/domain/$e/memory/target")" = "$target" ] ||
+    fail "the guest's memory at B is to be $(as B xenstore-read "/local/domain/$e/memory/target") KiB, not $target"
 [ "$(value B "$e" ticks)" -ge "$ticks" ] || fail "the guest at B is older than a checkpoint that was acknowledged"
 on B verify "$e" || fail "the memory at B is not what the guest wrote"
 [ "$(guest B "$e" kv GET name)" = "VALUE some words" ] || fail "the table at B lacks what it had at a checkpoint"

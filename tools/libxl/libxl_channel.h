@@ -46,6 +46,7 @@ enum channel_frame {
                          the twin */
     CHANNEL_STOPPED = 8, /* B->P; the twin is gone and will never run */
     CHANNEL_ERROR = 9,   /* both; body = one line of text; the sender gives up */
+    CHANNEL_MEMORY = 10, /* P->B; arg = the guest's memory target, KiB, as xl mem-set takes it */
 };
 
 /* The body of HELLO. Both sides must have the same version, limit and prologue; flags are 0. */

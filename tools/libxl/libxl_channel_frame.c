@@ -21,6 +21,7 @@ static const struct frame_rule {
     [CHANNEL_STOP] = {false, true, 0, CHANNEL_TEXT_MAX},
     [CHANNEL_STOPPED] = {true, false, 0, 0},
     [CHANNEL_ERROR] = {true, true, 0, CHANNEL_TEXT_MAX},
+    [CHANNEL_MEMORY] = {false, true, 0, 0},
 };
 
 void libxl__channel_header_put(unsigned char out[CHANNEL_HEADER_LEN],

@@ -68,6 +68,9 @@ typedef struct libxl__remus {
     libxl__netbuffer *netbuf;
     libxl__ev_xswatch nic_watch;
     int nics; /* that the net buffer holds */
+    libxl__ev_xswatch memory_watch, vcpu_watch;
+    uint64_t target_kb; /* that the backup was told; 0: nothing yet */
+    unsigned vcpus;     /* online at the start */
     libxl__disk_device disks;
     unsigned disk_percent; /* of the synchronisation, that was last told */
     libxl__save_callout helper;
@@ -118,6 +121,10 @@ static inline libxl__remus *remus_of(libxl__epoch *ep)
 /* libxl_remus_start.c */
 extern const struct step remus_setup_plan[];
 struct arbiter_case remus_case(const libxl__remus *rm);
+
+/* libxl_remus_settings.c */
+int remus_watch_settings(libxl__remus *rm);
+void remus_unwatch_settings(libxl__remus *rm); /* safe twice */
 
 /* libxl_remus_end.c */
 extern const struct step remus_undo_plan[];

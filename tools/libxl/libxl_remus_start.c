@@ -290,6 +290,7 @@ static void prepare_guest(libxl__egc *egc, libxl__epoch *ep)
     rm->suspend.suspended = guest_suspended;
     if (rm->kind == GUEST_HVM) rc = libxl__qmp_open(rm->loop, rm->domid, &rm->qmp);
     if (!rc) rc = libxl__dom_suspend_prepare(&rm->suspend);
+    if (!rc) rc = remus_watch_settings(rm);
     libxl__epoch_next(egc, ep, rc);
 }
 

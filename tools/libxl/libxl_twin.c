@@ -342,6 +342,29 @@ static void child_failed(libxl__twin *t, const libxl__twin_child *c)
     libxl__twin_give_up(t, "%s; it said last: %s", c->why, said);
 }
 
+/* All is as of the last checkpoint. What the guest had been given of memory is no part of that. */
+static void permit(libxl__twin *t)
+{
+    if (t->target_kb && t->target_kb != t->config_target_kb) {
+        if (!libxl__twin_domains_set_memory(&t->domains, t->target_kb)) return;
+        LOG(libxl__loop_gc(t->loop), WARN, "cannot run the stock xl");
+    }
+    libxl__twin_child_permit(&t->child);
+}
+
+static void memory_set(libxl__egc *egc, libxl__twin_domains *td, int rc)
+{
+    libxl__twin *t = td->user;
+
+    if (rc)
+        libxl__twin_tell(t, "cannot give the guest its %llu MiB: see xl mem-set",
+                         (unsigned long long)(t->target_kb >> 10));
+    if (t->state == TWIN_PROMOTING)
+        libxl__twin_child_permit(&t->child);
+    else
+        clean(t);
+}
+
 static void child_received(libxl__egc *egc, libxl__twin *t)
 {
     if (t->state == TWIN_DROPPING) return;
@@ -350,7 +373,7 @@ static void child_received(libxl__egc *egc, libxl__twin *t)
         LOG(libxl__loop_gc(t->loop), INFO, "the twin of %s is complete and waits", t->c.domain);
         libxl__twin_warm_open(egc, &t->warm);
     } else if (t->state == TWIN_PROMOTING) {
-        libxl__twin_child_permit(&t->child);
+        permit(t);
     } else {
         libxl__twin_give_up(t, "the stock receiver ended the guest's move by itself");
     }
@@ -399,7 +422,7 @@ static void warm_event(libxl__egc *egc, libxl__twin_warm *w, enum twin_warm_even
         return;
     case TWIN_WARM_GONE:
         assert(t->state == TWIN_PROMOTING);
-        libxl__twin_child_permit(&t->child);
+        permit(t);
         return;
     case TWIN_WARM_FAILED:
         if (t->state == TWIN_PROMOTING)
@@ -585,6 +608,7 @@ static int start_looking(libxl__twin *t)
     t->domains.uuid = t->uuid;
     t->domains.user = t;
     t->domains.done = domains_done;
+    t->domains.memory_set = memory_set;
     return libxl__twin_domains_start(&t->domains);
 }
 

@@ -76,9 +76,10 @@ struct libxl__twin {
     uint64_t prologue; /* XXH3-64 of them as they came */
     const char *uuid;  /* of the guest */
     struct arbiter_case
-        c;                /* epoch and primary are set by the twin; limit_ms is the channel's too */
-    uint64_t hold_limit;  /* bytes of one checkpoint */
-    const char *stock_xl; /* for list and destroy */
+        c;               /* epoch and primary are set by the twin; limit_ms is the channel's too */
+    uint64_t hold_limit; /* bytes of one checkpoint */
+    uint64_t config_target_kb;   /* the memory that the configuration gives the guest */
+    const char *stock_xl;        /* for list and destroy */
     const char *const *argv;     /* of the child */
     const char *helper;          /* the child's LIBXL_SAVE_HELPER, or NULL */
     const char *lock, *own_lock; /* libxl_twin_lock.h; NULL: the common lock */
@@ -108,6 +109,7 @@ struct libxl__twin {
     bool complete;   /* warm: the domain is */
     bool link_lost, error_sent;
     uint64_t acked;
+    uint64_t target_kb; /* the memory that the guest was given since; 0: not told */
     bool ack_due;
     uint64_t commit_n; /* its COMMIT came and its disks are not here yet; 0: none */
     unsigned char commit_body[16];

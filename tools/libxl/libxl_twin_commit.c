@@ -174,6 +174,9 @@ void libxl__twin_frame_came(libxl__egc *egc, libxl__channel *ch, unsigned type, 
     case CHANNEL_COMMIT:
         commit_came(t, arg, body);
         return;
+    case CHANNEL_MEMORY:
+        t->target_kb = arg; /* mem-set checks it against the maximum */
+        return;
     case CHANNEL_STOP:
         libxl__channel_text(body, len, text, sizeof(text));
         libxl__twin_tell(t, "the primary ends the protection: %s", text);

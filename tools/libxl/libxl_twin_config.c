@@ -29,7 +29,8 @@ enum key {
     KEY_TYPE,
     KEY_DEVICE_MODEL,
     KEY_STUBDOMAIN,
-    KEY_MAX_MEMKB
+    KEY_MAX_MEMKB,
+    KEY_TARGET_MEMKB
 };
 
 struct walk {
@@ -75,13 +76,15 @@ static int take_boolean(void *ctx, int val)
 static int take_number(void *ctx, const char *text, size_t len)
 {
     struct walk *w = ctx;
+    bool wanted = w->key == KEY_MAX_MEMKB || w->key == KEY_TARGET_MEMKB;
     uint64_t n = 0;
 
-    for (size_t i = 0; w->key == KEY_MAX_MEMKB && i < len; i++) {
+    for (size_t i = 0; wanted && i < len; i++) {
         if (text[i] < '0' || text[i] > '9' || n > MAX_MEMKB_MAX) return 0;
         n = n * 10 + (uint64_t)(text[i] - '0');
     }
     if (w->key == KEY_MAX_MEMKB) w->config->max_memkb = n;
+    if (w->key == KEY_TARGET_MEMKB) w->config->target_memkb = n;
     return value(w);
 }
 
@@ -121,6 +124,7 @@ static int take_key(void *ctx, const unsigned char *text, size_t len)
         {"name", 2, KEY_C_INFO, KEY_NAME},
         {"uuid", 2, KEY_C_INFO, KEY_UUID},
         {"max_memkb", 2, KEY_B_INFO, KEY_MAX_MEMKB},
+        {"target_memkb", 2, KEY_B_INFO, KEY_TARGET_MEMKB},
         {"type", 2, KEY_C_INFO, KEY_TYPE},
         {"device_model_version", 2, KEY_B_INFO, KEY_DEVICE_MODEL},
         {"device_model_stubdomain", 2, KEY_B_INFO, KEY_STUBDOMAIN},

@@ -22,6 +22,7 @@ struct twin_config {
     unsigned disks;        /* how many, up to TWIN_DISKS_MAX + 1 */
     bool late_disk;        /* one of them cannot be opened before it was promoted */
     uint64_t max_memkb;
+    uint64_t target_memkb; /* 0 when it is not said */
 };
 
 /* The 48 octets of the xl header. NULL and *data_len (what follows), or what is wrong. */

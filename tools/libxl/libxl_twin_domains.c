@@ -16,10 +16,11 @@
 
 #define OUTPUT_MAX (256u << 10)
 #define LIMIT_RUN_MS 60000
+#define LIMIT_MEMORY_MS 10000 /* the guest waits */
 #define DESTROY_MAX 3
 #define INCOMING "--incoming"
 
-static int run(libxl__twin_domains *td, const char *word, const char *arg);
+static int run(libxl__twin_domains *td, const char *word, const char *arg, const char *value);
 
 static void end_run(libxl__twin_domains *td)
 {
@@ -67,7 +68,7 @@ static void judge_list(libxl__egc *egc, libxl__twin_domains *td)
     snprintf(why, sizeof(why), "the half-built domain %u cannot be removed: xl destroy %u", copy,
              copy);
     snprintf(id, sizeof(id), "%u", copy);
-    if (td->destroyed++ < DESTROY_MAX && !run(td, "destroy", id)) {
+    if (td->destroyed++ < DESTROY_MAX && !run(td, "destroy", id, NULL)) {
         LOG(libxl__loop_gc(td->loop), WARN, "removing the half-built domain %u (%s%s)", copy,
             td->name, INCOMING);
         td->destroying = true;
@@ -107,9 +108,15 @@ static void xl_exited(libxl__egc *egc, libxl__ev_child *ev, pid_t pid, int statu
     td->out[td->out_len] = '\0';
     end_run(td);
     td->destroying = false;
+    if (td->setting_memory) {
+        td->setting_memory = td->busy = false;
+        td->memory_set(egc, td, status ? ERROR_FAIL : 0);
+        return;
+    }
     if (destroying) {
         /* Its status does not matter: the list tells. */
-        if (run(td, "vm-list", NULL)) finish(egc, td, ERROR_FAIL, false, "cannot run the stock xl");
+        if (run(td, "vm-list", NULL, NULL))
+            finish(egc, td, ERROR_FAIL, false, "cannot run the stock xl");
         return;
     }
     if (status) {
@@ -126,10 +133,10 @@ static void run_late(libxl__egc *egc, libxl__ev_time *ev)
     kill(td->child.pid, SIGKILL); /* xl_exited comes */
 }
 
-static int run(libxl__twin_domains *td, const char *word, const char *arg)
+static int run(libxl__twin_domains *td, const char *word, const char *arg, const char *value)
 {
-    char *argv[] = {(char *)td->stock_xl, (char *)word, (char *)arg, NULL};
-    int p[2], rc;
+    char *argv[] = {(char *)td->stock_xl, (char *)word, (char *)arg, (char *)value, NULL};
+    int p[2], rc, limit_ms = td->setting_memory ? LIMIT_MEMORY_MS : LIMIT_RUN_MS;
     pid_t pid;
 
     if (pipe2(p, O_CLOEXEC)) {
@@ -140,7 +147,7 @@ static int run(libxl__twin_domains *td, const char *word, const char *arg)
     td->out_len = 0;
     rc = libxl__fd_nonblock(libxl__loop_gc(td->loop), p[0], true);
     if (!rc) rc = libxl__ev_fd_register(td->loop, &td->out_ev, output_readable, p[0], POLLIN);
-    if (!rc) rc = libxl__ev_time_register_rel(td->loop, &td->limit, run_late, LIMIT_RUN_MS);
+    if (!rc) rc = libxl__ev_time_register_rel(td->loop, &td->limit, run_late, limit_ms);
     if (!rc) {
         pid = libxl__ev_child_fork(td->loop, &td->child, xl_exited);
         if (!pid) libxl__exec(-1, p[1], -1, argv[0], argv);
@@ -169,8 +176,24 @@ int libxl__twin_domains_start(libxl__twin_domains *td)
     if (!td->out) return ERROR_NOMEM;
     td->destroyed = 0;
     td->destroying = false;
-    rc = run(td, "vm-list", NULL);
+    rc = run(td, "vm-list", NULL, NULL);
     td->busy = !rc;
+    return rc;
+}
+
+int libxl__twin_domains_set_memory(libxl__twin_domains *td, uint64_t target_kb)
+{
+    char name[128], value[32];
+    int rc;
+
+    assert(!td->busy);
+    if (!td->out) td->out = malloc(OUTPUT_MAX + 1);
+    if (!td->out) return ERROR_NOMEM;
+    snprintf(name, sizeof(name), "%s" INCOMING, td->name);
+    snprintf(value, sizeof(value), "%lluk", (unsigned long long)target_kb);
+    td->setting_memory = true;
+    rc = run(td, "mem-set", name, value);
+    td->setting_memory = td->busy = !rc;
     return rc;
 }
 

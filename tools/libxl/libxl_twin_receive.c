@@ -269,6 +269,14 @@ static int choose_twin(struct receiver *rv)
     return 0;
 }
 
+/* For whoever writes the twin's memory, in whatever child: xc_sr_raise_limit. */
+static int tell_max_memory(struct receiver *rv)
+{
+    char *kb = libxl__sprintf(&rv->gc, "%llu", (unsigned long long)rv->config.max_memkb);
+
+    return setenv("XENTWIN_MAX_MEMKB", kb, 1) ? ERROR_NOMEM : 0;
+}
+
 static int start_twin(struct receiver *rv)
 {
     const struct twin_options *o = rv->opts;
@@ -276,6 +284,7 @@ static int start_twin(struct receiver *rv)
     const char *env = getenv("XENTWIN_STOCK_XL");
     int rc;
 
+    t->config_target_kb = rv->config.target_memkb;
     t->loop = rv->loop;
     t->recv_fd = o->in_fd;
     t->send_fd = o->out_fd;
@@ -299,6 +308,7 @@ static int start_twin(struct receiver *rv)
     rv->argv[2] = o->no_monitor ? "-e" : NULL;
     t->argv = rv->argv;
     rc = find_helper(rv, &t->helper);
+    if (!rc) rc = tell_max_memory(rv);
     if (rc) return rc;
     libxl__twin_lock_find(XL_CONF, rv->lock, sizeof(rv->lock));
     snprintf(rv->own_lock, sizeof(rv->own_lock), "%s/xl-%.64s.lock", control_dir(), o->domain);
