@@ -132,6 +132,32 @@ static void t_progress_stats_disk_full_goes_on(void **state)
     fclose(out);
 }
 
+/* What changed meanwhile is a round of its own: its percentage begins again. */
+static void t_progress_copying_tells_the_round(void **state)
+{
+    FILE *out = tmpfile();
+    struct xl_progress p;
+    char text[512];
+    size_t n;
+
+    xl_progress_init(&p, out, "guest", "hostB", 0);
+    xl_progress_copying(&p, 0, 1000);
+    xl_progress_copying(&p, 500, 1000); /* too soon for another line */
+    p.copying_ms = 0;
+    xl_progress_copying(&p, 1000, 1000);
+    xl_progress_copying(&p, 0, 100);
+    p.copying_ms = 0;
+    xl_progress_copying(&p, 92, 100);
+    xl_progress_end(&p);
+    rewind(out);
+    n = fread(text, 1, sizeof(text) - 1, out);
+    text[n] = '\0';
+    assert_string_equal(text, "guest -> hostB  copying memory 0%\n"
+                              "guest -> hostB  copying memory 100%\n"
+                              "guest -> hostB  copying memory, round 2: 92%\n");
+    fclose(out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -141,6 +167,7 @@ int main(void)
         cmocka_unit_test(t_stats_is_one_json_object),
         cmocka_unit_test(t_progress_file_gets_stats_and_lines),
         cmocka_unit_test(t_progress_stats_disk_full_goes_on),
+        cmocka_unit_test(t_progress_copying_tells_the_round),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -220,14 +220,18 @@ out:
 void xl_progress_copying(struct xl_progress *p, uint64_t done, uint64_t total)
 {
     int64_t now = now_ms();
+    char round[40] = "";
 
     pthread_mutex_lock(&p->lock);
     if (!p->copy_began_ms) p->copy_began_ms = now;
+    if (!done) p->copy_round++;
     if (now - p->copying_ms >= (p->terminal ? REDRAW_MS : XL_PROGRESS_LOG_MS)) {
         p->copying_ms = now;
         wipe(p);
-        snprintf(p->line, sizeof(p->line), "%.60s -> %.60s  copying memory %u%%", p->domain,
-                 p->peer, total ? (unsigned)(100.0 * (double)done / (double)total) : 0);
+        /* A percentage that falls looks like an error. */
+        if (p->copy_round > 1) snprintf(round, sizeof(round), ", round %u:", p->copy_round);
+        snprintf(p->line, sizeof(p->line), "%.60s -> %.60s  copying memory%s %u%%", p->domain,
+                 p->peer, round, total ? (unsigned)(100.0 * (double)done / (double)total) : 0);
         if (!p->terminal) {
             put_line(p, "", p->line);
             p->line[0] = '\0';

@@ -29,6 +29,7 @@ struct xl_progress {
     char line[512];        /* the progress line as drawn; empty: none */
     int64_t copy_began_ms; /* first word on the first copy */
     int64_t copying_ms;    /* of the newest word on the first copy */
+    unsigned copy_round;   /* all of memory, then what changed meanwhile, again and again */
     int64_t last_ms;       /* of the newest line; 0: no checkpoint yet */
     uint64_t bytes;        /* since last_ms */
 };
@@ -40,7 +41,7 @@ void xl_progress_init(struct xl_progress *p, FILE *out, const char *domain, cons
 bool xl_progress_open_stats(struct xl_progress *p, const char *path);
 /* One acknowledged checkpoint: progress line and stats object. */
 void xl_progress_checkpoint(struct xl_progress *p, const libxl_checkpoint_stats *stats);
-/* The first copy of memory: pages done of total. */
+/* The first copy of memory: pages done of total; each round of it begins with 0. */
 void xl_progress_copying(struct xl_progress *p, uint64_t done, uint64_t total);
 /* One line for a person. */
 void xl_progress_line(struct xl_progress *p, const char *fmt, ...)
