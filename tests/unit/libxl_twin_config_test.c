@@ -6,11 +6,15 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "libxl_channel_frame.h"
+#include "libxl_twin.h"
 #include "libxl_twin_config.h"
 
 #define UUID "12345678-1234-1234-1234-123456789abc"
@@ -161,11 +165,93 @@ static void t_header_is_checked(void **state)
     assert_non_null(libxl__twin_header_check(h, &len));
 }
 
+/* ---- warm or cold ---- */
+
+static void t_config_tells_who_cannot_be_warm(void **state)
+{
+    static const struct {
+        struct twin_config c;
+        const char *reason;
+        unsigned replicated;
+    } all[] = {
+        {{.type = "pvh"}, NULL},
+        {{.type = "hvm"}, NULL},
+        {{.type = "hvm", .device_model = "qemu_xen"}, NULL},
+        {{.type = "pv"}, "neither PVH nor HVM"},
+        {{.type = ""}, "neither PVH nor HVM"},
+        {{.type = "hvm", .device_model = "qemu_xen_traditional"}, "device model"},
+        {{.type = "hvm", .stubdomain = true}, "device model"},
+        {{.type = "pvh", .disks = 1}, "not replicated"},
+        {{.type = "hvm", .disks = 2}, "not replicated", 1},
+        {{.type = "hvm", .disks = 2}, NULL, 2},
+        {{.type = "pvh", .disks = 1, .late_disk = true}, "only one host", 1},
+    };
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        const char *reason = libxl__twin_config_cold(&all[i].c, all[i].replicated);
+
+        assert_int_equal(!reason, !all[i].reason);
+        if (reason) assert_non_null(strstr(reason, all[i].reason));
+    }
+}
+
+/* What a primary sends first, then nothing more. */
+static void send_guest(int fd, const char *json)
+{
+    unsigned char head[52] = "Xen saved domain, xl format\n \0 \r";
+    uint32_t len = (uint32_t)strlen(json) + 1;
+
+    channel_put32(head + 32, 0x01020304);
+    channel_put32(head + 36, 3);
+    channel_put32(head + 44, len + 4);
+    channel_put32(head + 48, len);
+    assert_int_equal(write(fd, head, sizeof(head)), sizeof(head));
+    assert_int_equal(write(fd, json, len), len);
+    close(fd);
+}
+
+static void t_receiver_refuses_a_warm_twin_of_a_guest_with_disks(void **state)
+{
+    char log[] = "/tmp/twin_config_test.XXXXXX", text[4096] = "";
+    struct twin_options o = {.limit_ms = 1000,
+                             .choice = TWIN_WARM,
+                             .domain = "guest",
+                             .self = "hostB",
+                             .peer = "hostA",
+                             .session = UUID,
+                             .stock_xl = "/bin/false",
+                             .log_path = log};
+    int p[2], status, fd = mkstemp(log);
+    pid_t pid;
+
+    assert_true(fd >= 0);
+    assert_int_equal(pipe(p), 0);
+    pid = fork();
+    if (!pid) {
+        close(p[1]);
+        o.in_fd = p[0];
+        o.out_fd = open("/dev/null", O_WRONLY);
+        _exit(libxl__twin_receive(&o));
+    }
+    close(p[0]);
+    send_guest(p[1], "{\"c_info\":{\"type\":\"pvh\",\"name\":\"guest\",\"uuid\":\"" UUID
+                     "\"}," BUILD ",\"disks\":[{\"vdev\":\"xvda\"}]}");
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
+    if (!strstr(text, "the twin of guest cannot be warm: it has disks"))
+        fail_msg("the log says: %s", text);
+    close(fd);
+    unlink(log);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_config_three_fields_are_found),
         cmocka_unit_test(t_config_target_of_memory_is_found),
+        cmocka_unit_test(t_config_tells_who_cannot_be_warm),
+        cmocka_unit_test(t_receiver_refuses_a_warm_twin_of_a_guest_with_disks),
         cmocka_unit_test(t_config_same_words_elsewhere_do_not_count),
         cmocka_unit_test(t_config_tells_what_a_warm_twin_must_know),
         cmocka_unit_test(t_config_bad_ones_are_refused),

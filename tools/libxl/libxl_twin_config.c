@@ -209,3 +209,16 @@ const char *libxl__twin_config_parse(const unsigned char *data, size_t len,
         return "configuration: max_memkb is missing or out of bounds";
     return NULL;
 }
+
+const char *libxl__twin_config_cold(const struct twin_config *c, unsigned replicated)
+{
+    bool hvm = !strcmp(c->type, "hvm");
+
+    if (!hvm && strcmp(c->type, "pvh")) return "it is neither PVH nor HVM";
+    if (hvm && (c->stubdomain || (c->device_model[0] && strcmp(c->device_model, "qemu_xen"))))
+        return "its device model is not a qemu_xen of this host";
+    if (c->disks != replicated)
+        return "it has disks that are not replicated, and a complete twin would have them open";
+    if (c->late_disk) return "it has a disk that only one host can have open";
+    return NULL;
+}

@@ -32,4 +32,7 @@ const char *libxl__twin_header_check(const unsigned char header[XL_IMAGE_HEADER_
 const char *libxl__twin_config_parse(const unsigned char *data, size_t len,
                                      struct twin_config *config);
 
+/* NULL: the twin of this guest, of whose disks so many are replicated, can be warm; else what is in the way. */
+const char *libxl__twin_config_cold(const struct twin_config *config, unsigned replicated);
+
 #endif

@@ -210,21 +210,6 @@ static int find_helper(struct receiver *rv, const char **path)
 
 /* ---- warm or cold ---- */
 
-/* NULL: this guest's twin can be warm; else what is in the way. */
-static const char *in_the_way(const struct receiver *rv)
-{
-    const struct twin_config *c = &rv->config;
-    bool hvm = !strcmp(c->type, "hvm");
-
-    if (!hvm && strcmp(c->type, "pvh")) return "it is neither PVH nor HVM";
-    if (hvm && (c->stubdomain || (c->device_model[0] && strcmp(c->device_model, "qemu_xen"))))
-        return "its device model is not a qemu_xen of this host";
-    if (c->disks != rv->opts->num_disks)
-        return "it has disks that are not replicated, and a complete twin would have them open";
-    if (c->late_disk) return "it has a disk that only one host can have open";
-    return access(rv->apply, X_OK) ? "xentwin-apply is not installed" : NULL;
-}
-
 /* QEMU shall wait for its state. What libxl keeps of the configuration is put right by xentwin-apply. */
 static int defer_device_model(struct receiver *rv)
 {
@@ -256,7 +241,9 @@ static int choose_twin(struct receiver *rv)
 
     rv->apply = file && *file ? file : XENTWIN_LIBEXECDIR "/xentwin-apply";
     rv->device_model = !strcmp(rv->config.type, "hvm");
-    reason = rv->opts->choice == TWIN_COLD ? "it was asked for" : in_the_way(rv);
+    reason =
+        rv->opts->choice == TWIN_COLD ? "it was asked for" : libxl__twin_config_cold(&rv->config, rv->opts->num_disks);
+    if (!reason && access(rv->apply, X_OK)) reason = "xentwin-apply is not installed";
     if (!reason && rv->device_model && defer_device_model(rv))
         reason = "its configuration cannot be changed";
     if (!reason) return 0;
