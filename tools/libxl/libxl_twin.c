@@ -370,7 +370,7 @@ static void child_received(libxl__egc *egc, libxl__twin *t)
     if (t->state == TWIN_DROPPING) return;
     if (t->apply) {
         t->complete = true;
-        LOG(libxl__loop_gc(t->loop), INFO, "the twin of %s is complete and waits", t->c.domain);
+        libxl__twin_tell(t, "the twin is complete: it waits here, paused");
         libxl__twin_warm_open(egc, &t->warm);
     } else if (t->state == TWIN_PROMOTING) {
         permit(t);
@@ -504,9 +504,10 @@ static void show_status(libxl__twin *t, unsigned id)
              "ok\nside: backup\nstate: %s\ntwin: %s\npeer: %s\nepoch: %llu\nheld_bytes: %llu\n"
              "silence_ms: %lld",
              libxl__twin_state_name(t->state),
-             !t->apply     ? "cold"
-             : t->complete ? "warm"
-                           : "warm, being completed",
+             !t->apply             ? "cold"
+             : t->complete         ? "warm"
+             : t->stream.committed ? "warm, being completed"
+                                   : "warm, after the first checkpoint",
              t->c.peer, (unsigned long long)t->stream.committed,
              (unsigned long long)libxl__twin_stream_held(&t->stream),
              (long long)libxl__channel_silence_ms(&t->channel));
