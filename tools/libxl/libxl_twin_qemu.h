@@ -9,6 +9,12 @@
  *   twin_qemu_take_state    what QEMU on the primary wrote, into memory
  *   twin_qemu_load          QEMU reads it and runs
  *
+ * libxl has no public way to start a device model with arguments that it does not keep, and none to change what it
+ * keeps: it asks programs to leave "libxl-json" alone. The others were worse: a wrapper named by device_model_override is
+ * kept as well, and then needed on every host to which the guest moves; one that is mounted over QEMU for the stock receiver
+ * also serves the reboots that this receiver looks after. The domain is paused and nobody knows it yet, so
+ * reading, changing and storing it, each under libxl's own lock, has no competitor; if it fails, a line says what follows.
+ *
  * Used by xentwin-apply: everything waits, each with a limit. 0, or -1 after it was logged.
  */
 #ifndef LIBXL_TWIN_QEMU_H
