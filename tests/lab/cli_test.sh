@@ -65,9 +65,13 @@ refuse 'no action' guest
 refuse "'launch'" guest launch
 refuse "'vm'" guest config vm
 refuse "'12'" guest config pvh --mem 12
+refuse "'9'" guest config pvh --vcpus 9
+refuse "'0'" guest config pvh --vcpus 2 --maxvcpus 0
 refuse "'Bad Name'" guest config pvh --name 'Bad Name'
 refuse 'no name' guest ip
 
+./lab guest config hvm --vcpus 2 --maxvcpus 3 --vga | grep -Ec '^(vcpus = 2|maxvcpus = 3|vga = "stdvga")$' | grep -qx 3 ||
+    not_ok "a guest with vcpus and a graphics card lacks them"
 ./lab guest config hvm-nopv --name n1 --mem 128 | grep -q 'xen_nopv' || not_ok "hvm-nopv without xen_nopv"
 ./lab status | grep -qx 'lab clitest: down' || not_ok "status of a lab that is down"
 ./lab exec A true 2>&1 | grep -q "not up" || not_ok "exec in a lab that is down"

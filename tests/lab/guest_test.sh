@@ -57,6 +57,9 @@ answers 1 COUNT
 answers 'ERR*' 'SET a'
 answers 'ERR*' ''
 answers 'ERR*' '#only-a-tag'
+answers 'ERR*' SCREEN
+answers 'ERR*' 'SCREEN fast'
+answers 'ERR screen: No such device' 'SCREEN SUM'
 answers 'ERR*' "#$(printf '%040d' 1) GET a"
 answers 'ERR*' "SET $(printf '%070d' 1) x"
 answers 'ERR*' "SET k $(printf '%0300d' 1)"

@@ -11,6 +11,7 @@
 #include "chatter.h"
 #include "dirtier.h"
 #include "kv.h"
+#include "screen.h"
 
 enum { WORDS_MAX = 3, DEFAULT_SET_PAGES = 1024 };
 enum { TAG_BYTES_MAX = 24, ANSWER_BYTES_MAX = LINE_BYTES_MAX - TAG_BYTES_MAX - 1 };
@@ -89,12 +90,32 @@ static void run_chatter(char **word, char *answer)
         ANSWER("OK\n");
 }
 
+static void run_screen(char **word, char *answer)
+{
+    unsigned int rate;
+    uint32_t sum;
+
+    if (word[1] && !strcmp(word[1], "SUM")) {
+        if (screen_sum(&sum))
+            ANSWER("ERR screen: %s\n", strerror(errno));
+        else
+            ANSWER("SUM %" PRIu32 "\n", sum);
+    } else if (parse_number(word[1], &rate)) {
+        ANSWER("ERR SCREEN wants lines per second, or SUM\n");
+    } else if (screen_set(rate)) {
+        ANSWER("ERR screen: %s\n", strerror(errno));
+    } else {
+        ANSWER("OK\n");
+    }
+}
+
 static void run_check(char *answer)
 {
-    size_t first = 0, bad = dirtier_check(&first), bad_entries = kv_bad();
+    size_t first = 0, bad = dirtier_check(&first), bad_entries = kv_bad(), bad_lines = screen_bad();
 
-    if (bad || bad_entries)
-        ANSWER("CHECK BAD pages=%zu first=%zu entries=%zu\n", bad, first, bad_entries);
+    if (bad || bad_entries || bad_lines)
+        ANSWER("CHECK BAD pages=%zu first=%zu entries=%zu lines=%zu\n", bad, first, bad_entries,
+               bad_lines);
     else
         ANSWER("CHECK OK pages=%zu gen=%" PRIu64 " entries=%zu\n", dirtier_pages(),
                dirtier_generation(), kv_count());
@@ -123,6 +144,8 @@ static enum action run_line(char *line, char *answer)
         run_dirty(word, answer);
     else if (!strcmp(verb, "CHATTER"))
         run_chatter(word, answer);
+    else if (!strcmp(verb, "SCREEN"))
+        run_screen(word, answer);
     else if (!strcmp(verb, "CHECK"))
         run_check(answer);
     else if (!strcmp(verb, "DUMP"))

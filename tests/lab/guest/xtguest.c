@@ -24,6 +24,7 @@
 #include "commands.h"
 #include "dirtier.h"
 #include "kv.h"
+#include "screen.h"
 
 enum { PORT = 7000, CLIENTS_MAX = 256, EVENTS_MAX = 32 };
 enum { IN_BYTES = 4096, OUT_BYTES = 8192, STEP_MS = 10, STEPS_PER_TICK = 10 };
@@ -230,6 +231,7 @@ static void timer_event(void)
     if (read(timer_fd, &expired, sizeof(expired)) != sizeof(expired)) return;
     if (++step % STEPS_PER_TICK == 0) guest_tick++;
     dirtier_run(now);
+    screen_run(now);
     chatter_run(now, guest_tick);
 }
 

@@ -81,9 +81,9 @@ check_guest_type() {
     esac
 }
 
-# The xl configuration of a guest: type, name, memory in MiB, kbit/s or nothing.
+# The xl configuration of a guest of the type $1, by what guest_options has read.
 guest_config() {
-    local type=$1 name=$2 mem=$3 kbps=$4 number mac model='' words
+    local type=$1 number mac model='' words
     number=$(guest_number "$name")
     mac=$(printf '00:16:3e:7e:00:%02x' "$number")
     words="quiet xt.number=$number"
@@ -91,7 +91,8 @@ guest_config() {
 	name = "$name"
 	memory = $mem
 	maxmem = $mem
-	vcpus = 1
+	vcpus = $vcpus
+	maxvcpus = ${maxvcpus:-$vcpus}
 	on_crash = "destroy"
 	ramdisk = "/srv/guest/initrd.gz"
 	EOF
@@ -106,7 +107,7 @@ guest_config() {
             ;;
         hvm*)
             printf 'type = "hvm"\nkernel = "/srv/guest/vmlinuz"\nserial = "pty"\n'
-            printf 'vga = "none"\nvnc = 0\nsdl = 0\n'
+            guest_display
             words="console=ttyS0 $words"
             model=,model=e1000
             [ "$type" = hvm ] || words="xen_nopv $words"
@@ -116,7 +117,19 @@ guest_config() {
     printf 'vif = [ "mac=%s,bridge=xenbr0%s" ]\n' "$mac" "$model${kbps:+,rate=${kbps}Kb/s}"
 }
 
-# Reads --name, --mem, --kbps and --timeout into name, mem, kbps and limit of the caller.
+guest_display() {
+    if [ -n "$vga" ]; then
+        printf 'vga = "stdvga"\nvideoram = 16\nvnc = 1\nvnclisten = "127.0.0.1"\nsdl = 0\n'
+    else
+        printf 'vga = "none"\nvnc = 0\nsdl = 0\n'
+    fi
+}
+
+check_vcpus() {
+    [[ $2 =~ ^[1-8]$ ]] || bad_usage "guest: $1 '$2' is not usable: give 1 to 8"
+}
+
+# Reads the options into name, mem, kbps, vcpus, maxvcpus, vga and limit of the caller.
 guest_options() {
     while [ $# -gt 0 ]; do
         case $1 in
@@ -141,6 +154,21 @@ guest_options() {
                 check_seconds --timeout "$2"
                 limit=$2
                 ;;
+            --vcpus)
+                check_value "$@"
+                check_vcpus "$1" "$2"
+                vcpus=$2
+                ;;
+            --maxvcpus)
+                check_value "$@"
+                check_vcpus "$1" "$2"
+                maxvcpus=$2
+                ;;
+            --vga)
+                vga=1
+                shift
+                continue
+                ;;
             *) bad_usage "guest: '$1' is not an option, see 'lab guest --help'" ;;
         esac
         shift 2
@@ -149,9 +177,9 @@ guest_options() {
 
 # The configuration goes to both hosts: the backup must find the same files.
 guest_place() {
-    local name=$1 type=$2 mem=$3 kbps=$4 host
+    local type=$1 host
     guest_publish
-    guest_config "$type" "$name" "$mem" "$kbps" >"$SHARE/guest/$name.cfg"
+    guest_config "$type" >"$SHARE/guest/$name.cfg"
     for host in A B; do
         host_pid $host >/dev/null || continue
         on_host $host "cp /share/guest/initrd.gz /srv/guest/ && cp /share/guest/$name.cfg /etc/xen/" \
@@ -160,13 +188,13 @@ guest_place() {
 }
 
 guest_start() {
-    local host=${1-} type=${2-} name mem=$GUEST_MEM_MB kbps='' limit=$GUEST_LIMIT_S
+    local host=${1-} type=${2-} name mem=$GUEST_MEM_MB kbps='' limit=$GUEST_LIMIT_S vcpus=1 maxvcpus='' vga=''
     check_host "$host"
     check_guest_type "$type"
     name=$type
     guest_options "${@:3}"
     guest_ensure
-    guest_place "$name" "$type" "$mem" "$kbps"
+    guest_place "$type"
     on_host "$host" "xl create -q /etc/xen/$name.cfg" </dev/null ||
         die "xl create of '$name' failed on host $host"
     guest_await "$name" "$limit"
@@ -202,13 +230,13 @@ guest_console() {
 }
 
 cmd_guest() {
-    local action=${1-} name='' mem=$GUEST_MEM_MB kbps='' limit=$GUEST_LIMIT_S
+    local action=${1-} name='' mem=$GUEST_MEM_MB kbps='' limit=$GUEST_LIMIT_S vcpus=1 maxvcpus='' vga=''
     shift || bad_usage "guest: no action given: say start, stop, wait, ip, config or console"
     if [ "$action" = config ]; then
         check_guest_type "${1-}"
         name=$1
         guest_options "${@:2}"
-        guest_config "$1" "$name" "$mem" "$kbps"
+        guest_config "$1"
         return
     fi
     case $action in

@@ -146,6 +146,7 @@ EOF
 help_guest() {
     cat <<'EOF'
 usage: lab [--lab NAME] guest start HOST TYPE [--name N] [--mem MB] [--kbps N] [--timeout S]
+                                [--vcpus N] [--maxvcpus N] [--vga]
        lab guest stop HOST NAME        destroy the domain
        lab guest wait NAME [--timeout S]   wait until it answers on the LAN
        lab guest ip NAME               its address
@@ -153,11 +154,12 @@ usage: lab [--lab NAME] guest start HOST TYPE [--name N] [--mem MB] [--kbps N] [
        lab guest console HOST NAME     its console (Ctrl-] leaves)
 TYPE: pvh, hvm (with PV drivers), hvm-nopv (without, e1000), pv. The name is the type
 unless --name says otherwise; address and MAC follow from the name. --kbps limits what
-the guest sends over a PV NIC. 'start' returns
+the guest sends over a PV NIC; --vga gives an hvm guest a graphics card with 16 MB. 'start' returns
 when the guest answers on port 7000 (TCP and UDP, one request per line):
   SET k v | GET k | COUNT | DUMP | TICK | ID | CHECK | QUIT | POWEROFF | REBOOT
-  DIRTY pages_per_s [set_pages] | CHATTER ms (0: none)
-CHECK verifies the memory; ID differs after a restart but not after a failover.
+  DIRTY pages_per_s [set_pages] | CHATTER ms (0: none) | SCREEN lines_per_s | SCREEN SUM
+CHECK verifies the memory; SCREEN draws in the graphics card's memory, SCREEN SUM gives the
+cksum of the picture, as RGB octets; ID differs after a restart but not after a failover.
 EOF
 }
 
