@@ -13,19 +13,22 @@ ms() { awk -v us="$1" 'BEGIN {printf "%.1f", us / 1000}'; }
 seconds_between() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.1f", (b - a) / 1e9}'; }
 now_ns() { awk '{printf "%.0f", $1 * 1e9}' /proc/uptime; }
 
-# failover_run TYPE GUEST: protects with the options of the array F_OPTIONS, calls F_BEFORE before the loss; sets the other F_ variables; returns 1 with a message when it cannot even be tried.
+# failover_run TYPE GUEST: starts it with the options of the array F_GUEST, calls F_PROTECT, protects with those of F_OPTIONS, calls F_BEFORE
+# before the loss; sets the other F_ variables; returns 1 with a message when it cannot even be tried.
 failover_run() {
     local type=$1 guest=$2 load_pid kill_ns
     F_ACKED=0 F_LOST=1 F_SECONDS=- F_DETECT=- F_CHECK='' F_COPIES=0 F_CHECKPOINTS=0
     F_STATS=$LOGS/failover-$type.json F_LOG=$LOGS/failover-$type.acks F_CAPTURE=$LOGS/failover-$type.cap
     rm -f "$F_LOG" "$F_STATS" "$F_CAPTURE".*
+    [ -v F_GUEST ] || F_GUEST=()
     step "start a $type guest on host A"
-    lab guest start A "$type" --name "$guest" --mem 128 || return 1
+    lab guest start A "$type" --name "$guest" --mem 128 "${F_GUEST[@]}" || return 1
     F_ADDR=$(lab guest ip "$guest") || return 1
     wait_for 90 guest_answers "$F_ADDR" || { echo "the guest does not answer"; return 1; }
     kv cmd "$F_ADDR" 'DIRTY 200 2000' >/dev/null
     F_ID=$(kv cmd "$F_ADDR" ID)
     [ -v F_OPTIONS ] || F_OPTIONS=(--on-link-loss=backup --arbiter "$WITNESS_ARBITER")
+    [ -z "${F_PROTECT-}" ] || "$F_PROTECT"
     step "protect it: xl remus ${F_OPTIONS[*]} $guest hostB"
     protect A "$guest" -i 200 "${F_OPTIONS[@]}"
     wait_protected A "$guest" 2 || return 1
