@@ -241,8 +241,9 @@ static int choose_twin(struct receiver *rv)
 
     rv->apply = file && *file ? file : XENTWIN_LIBEXECDIR "/xentwin-apply";
     rv->device_model = !strcmp(rv->config.type, "hvm");
-    reason =
-        rv->opts->choice == TWIN_COLD ? "it was asked for" : libxl__twin_config_cold(&rv->config, rv->opts->num_disks);
+    reason = rv->opts->choice == TWIN_COLD
+                 ? "it was asked for"
+                 : libxl__twin_config_cold(&rv->config, rv->opts->num_disks);
     if (!reason && access(rv->apply, X_OK)) reason = "xentwin-apply is not installed";
     if (!reason && rv->device_model && defer_device_model(rv))
         reason = "its configuration cannot be changed";
