@@ -20,6 +20,7 @@ int xentwin_guard_main(int argc, char **argv);
 
 #include <dirent.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define ACT_LIMIT_MS 2000
@@ -395,6 +396,45 @@ static void guard_killed_always(struct op *op)
     op_report(op, times);
 }
 
+/* The pid that the guard said, or is about to say. */
+static pid_t peek_pid(struct op *op)
+{
+    struct pollfd p = {.fd = op->g.fd, .events = POLLIN};
+    struct guard_message m;
+
+    assert_int_equal(poll(&p, 1, 5000), 1);
+    assert_int_equal(recv(op->g.fd, &m, sizeof(m), MSG_PEEK), sizeof(m));
+    return m.pid;
+}
+
+/* We have no descriptor left to watch the new guard with; it must not take that for our end. */
+static void t_guard_that_cannot_be_watched_is_sent_away(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit old, none;
+    struct op op;
+    int fds[2];
+
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    assert_int_equal(op_start(&op, f, fds[1]), 0);
+    protected_at_9(&op);
+    pidfd_send_signal(op.g.pidfd, SIGKILL, NULL, 0);
+    while (op.g.pidfd >= 0)
+        libxl__loop_once(op.loop, 1000);
+    f->guard_pidfd = pidfd_open(peek_pid(&op), 0);
+    assert_true(f->guard_pidfd >= 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){3, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    op_turns_until_died(&op);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_not_equal(op.died_rc, 0);
+    assert_string_equal(deeds(f), "");
+    libxl__loop_free(op.loop);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void t_guard_killed_again_and_again_is_given_up(void **state)
 {
     struct fixture *f = *state;
@@ -561,6 +601,7 @@ int main(int argc, char **argv)
         T(t_killed_domain_gone_drops_held_output),
         T(t_goodbye_touches_nothing),
         T(t_guard_killed_is_restarted_and_told_the_phase),
+        T(t_guard_that_cannot_be_watched_is_sent_away),
         T(t_guard_killed_again_and_again_is_given_up),
         T(t_guard_stopped_phase_change_replaces_it),
         T(t_guard_missing_start_fails),

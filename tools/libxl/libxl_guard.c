@@ -271,7 +271,11 @@ static void guard_event(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events,
         died(egc, g, 0);
         return;
     }
-    kill_guard(g); /* in case it did not die but talks nonsense */
+    /* It may live, and take our end for our death: it talks nonsense, or cannot be watched. */
+    if (g->pidfd >= 0)
+        kill_guard(g);
+    else
+        tell(g, 'G', 0);
     forget(g);
     rc = ERROR_FAIL;
     if (was_ready && g->restarts < RESTARTS_MAX) {
