@@ -408,6 +408,23 @@ static void t_engine_rate_is_kept(void **state)
     finish();
 }
 
+/* A receiver that was slow to begin is not sent what it missed at the speed of the link. */
+static void t_engine_rate_holds_after_a_stall(void **state)
+{
+    struct xc_sr_io io;
+    struct xc_sr_save s = {.env = {.lg = &logger, .io = &io}, .limits = {.rate_mb = 10}};
+    uint64_t now;
+
+    xc_sr_io_init(&io, -1, -1, -1);
+    s.live_started_us = xc_sr_now_us() - 60000000;
+    assert_int_equal(xc_sr_throttle(&s), 0);
+    now = xc_sr_now_us();
+    io.bytes += 3000000; /* 0.3 s at that rate, of which 0.1 s may be made up for */
+    assert_int_equal(xc_sr_throttle(&s), 0);
+    assert_true(xc_sr_now_us() - now >= 190000);
+    xc_sr_io_dispose(&io);
+}
+
 /*
  * Between checkpoints it balloons like mad: out, in elsewhere, in at the same place, and writes to
  * what came.
@@ -726,6 +743,7 @@ int main(void)
         cmocka_unit_test(t_engine_downtime_out_of_reach_ends_the_save),
         cmocka_unit_test(t_engine_downtime_within_reach_is_no_matter),
         cmocka_unit_test(t_engine_rate_is_kept),
+        cmocka_unit_test(t_engine_rate_holds_after_a_stall),
         cmocka_unit_test(t_engine_checkpoints_survive_ballooning),
         cmocka_unit_test(t_engine_ballooning_in_the_live_rounds_is_noticed),
         cmocka_unit_test(t_engine_pages_given_back_leave_the_backup),

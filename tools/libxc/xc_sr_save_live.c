@@ -13,6 +13,8 @@
 #define ROUND_LIMIT_DOWNTIME 30U /* when the user wants a short standstill */
 /* A round of fewer pages says little about the speed of the link. */
 #define SPEED_SAMPLE_PAGES 256
+/* What a link that stood still may be given at once afterwards, at the rate that the user set. */
+#define CATCH_UP_US 100000u
 
 static unsigned int round_limit(const struct xc_sr_save *s)
 {
@@ -27,7 +29,10 @@ int xc_sr_throttle(struct xc_sr_save *s)
     if (!s->limits.rate_mb || s->suspended) return 0;
     now = xc_sr_now_us();
     due = s->live_started_us + (s->env.io->bytes - s->live_started_bytes) / s->limits.rate_mb;
-    if (due <= now) return 0;
+    if (due <= now) {
+        if (due + CATCH_UP_US < now) s->live_started_us += now - CATCH_UP_US - due;
+        return 0;
+    }
     s->slept_us += due - now;
     if (!xc_sr_io_sleep(s->env.io, due - now)) return 0;
     return xc_sr_save_check_stop(s);
