@@ -86,6 +86,8 @@ static int begin(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
 
+    if (!w) return -1;
+    *state = w;
     disk_log_line = quiet;
     /* Where the disk has O_DIRECT, if the machine has that. */
     strcpy(w->dir,
@@ -96,7 +98,6 @@ static int begin(void **state)
     make_file(w->disk, SIZE, 1);
     host_init(w, &w->a, "a");
     host_init(w, &w->b, "b");
-    *state = w;
     return 0;
 }
 
