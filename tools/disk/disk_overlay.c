@@ -215,7 +215,9 @@ static void remove_node(struct disk_overlay *o, struct disk_node *n)
 
 bool disk_overlay_drop(struct disk_overlay *o, uint64_t before, size_t max)
 {
-    while (max-- && o->oldest && o->oldest->at < before)
+    while (max-- && o->oldest && o->oldest->at < before) {
+        assert(!o->oldest->older);
         remove_node(o, o->oldest);
+    }
     return !o->oldest || o->oldest->at >= before;
 }

@@ -70,7 +70,7 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
     struct disk_frame back = {.type = DISK_HELLO, .payload = DISK_HELLO_SIZE};
     struct disk_hello h = {.version = DISK_LINK_VERSION, .shared = true, .size = d->store.size};
     uint8_t raw[DISK_HELLO_SIZE];
-    struct disk_claim c;
+    struct disk_claim c = {0};
 
     if (f->type != DISK_HELLO || disk_hello_get(&l->peer, l->payload, f->payload))
         refuse(d, l, "the other side speaks another protocol");
