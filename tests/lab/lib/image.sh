@@ -51,6 +51,7 @@ image_bootstrap() {
     fi
     local -a mirror=()
     [ ! -s "$work/sources.list" ] || mirror=("$work/sources.list")
+    # Its shell knows no descriptor above 9, and gets the lowest that are free: those of locks, also of a caller's flock, are not for it.
     INITRD=No mmdebstrap --quiet --mode=root --variant=minbase --include="$packages" \
         --aptopt="$work/apt.conf" \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -61,7 +62,7 @@ image_bootstrap() {
         --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/net/wireless/*' \
         --dpkgopt='path-exclude=/lib/modules/*/kernel/drivers/infiniband/*' \
         --dpkgopt='path-exclude=/lib/modules/*/kernel/sound/*' \
-        bookworm "$root" "${mirror[@]}" >"$work/mmdebstrap.log" 2>&1 || {
+        bookworm "$root" "${mirror[@]}" >"$work/mmdebstrap.log" 2>&1 3>&- 8>&- 9>&- || {
         tail -n 20 "$work/mmdebstrap.log" >&2
         die "mmdebstrap failed, its last lines are above"
     }
