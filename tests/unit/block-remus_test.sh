@@ -66,8 +66,15 @@ refused() {
 
 disk=$dir/disk.img
 truncate -s 1M "$disk"
-guest "/dev/vg/x" && refused "is not remus:HOST[:PORT][,shared=JOURNAL]|PATH"
-guest "remus:|$disk" && refused "is not remus:HOST[:PORT][,shared=JOURNAL]|PATH"
+guest "/dev/vg/x" && refused "is neither remus:HOST[:PORT][,shared=JOURNAL]|PATH nor drbd:RESOURCE"
+guest "remus:|$disk" && refused "is neither remus:HOST[:PORT][,shared=JOURNAL]|PATH nor drbd:RESOURCE"
+guest "drbd:" && refused "'' is no DRBD resource"
+guest "drbd:-all" && refused "'-all' is no DRBD resource"
+guest "drbd:r0" web && refused "does not start: no room here"
+grep -qx "xentwin-disk start web xvda drbd:r0" "$dir/log" || say "start: $(cat "$dir/log")"
+guest "drbd:r0" web--incoming "ok role=backup state=protected link=up" && refused "use --twin=cold"
+guest "drbd:r0" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
+guest "drbd:r0" web "ok role=primary link=down node=/dev/none" && refused "does not tell which device r0 is"
 guest "remus:b:x|$disk" && refused "'x' is no port"
 guest "remus:b c|$disk" && refused "is no host name"
 guest "remus:b|disk.img" && refused "is not a whole path"

@@ -292,7 +292,7 @@ static void t_guest_disks_are_taken_or_refused_with_the_fix(void **state)
     check(&config, false, "target=remus:HOST|/dev/vg/x");
     disk[0].script = (char *)"block-drbd";
     disk[0].pdev_path = (char *)"r0";
-    check(&config, false, "is on DRBD");
+    check(&config, false, "script=block-remus,vdev=xvda,target=drbd:r0");
     disk[0].script = (char *)"/etc/xen/scripts/block-remus";
     check(&config, false, NULL);
     assert_int_equal(taken.n, 1);

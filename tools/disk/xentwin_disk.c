@@ -18,7 +18,8 @@
 
 static const char help[] =
     "xentwin-disk: the instances of replicated disks on this host\n"
-    "  start DOMAIN VDEV PATH      serve PATH; prints the NBD socket. Fine if it runs already\n"
+    "  start DOMAIN VDEV PATH      serve PATH; prints the NBD socket. Fine if it runs already.\n"
+    "                              PATH may be drbd:RESOURCE: no socket, but /dev/drbdN\n"
     "  stop DOMAIN VDEV            end the instance\n"
     "  status [DOMAIN VDEV]        one instance, or all\n"
     "  attach DOMAIN VDEV --path PATH [--size OCTETS]\n"
@@ -155,7 +156,7 @@ static int cmd_start(struct instance *in, int argc, char **argv)
     (void)argc;
     in->path = argv[0];
     int r = instance_start(in, &running);
-    if (!r) printf("%s/nbd.sock\n", in->run_dir);
+    if (!r && !instance_is_drbd(in)) printf("%s/nbd.sock\n", in->run_dir);
     return r;
 }
 
@@ -284,7 +285,7 @@ static int cmd_attach(struct instance *in, int argc, char **argv)
 
 static int cmd_reset(struct instance *in, int argc, char **argv)
 {
-    static const char *const names[] = {"state", "bitmap", "journal", "state.new"};
+    static const char *const names[] = {"state", "bitmap", "journal", "state.new", "thin"};
     char path[PATH_MAX + 16];
     int fd = client_connect(in);
 

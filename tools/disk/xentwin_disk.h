@@ -40,6 +40,8 @@ bool status_value(const char *reply, const char *key, char *out, size_t size);
 
 /* ---- xentwin_disk_start.c ---- */
 
+/* Is its disk a DRBD resource, drbd:NAME? Such an instance serves no NBD. */
+bool instance_is_drbd(const struct instance *in);
 /* Starts the instance, or finds it running: then *running. Returns an exit code. */
 int instance_start(struct instance *in, bool *running);
 

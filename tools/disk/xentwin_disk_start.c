@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
-/* xentwin-disk start: nbdkit with our plugin, in the background. */
+/* xentwin-disk start: nbdkit with our plugin, or xentwin-drbd, in the background. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 
 #define ARGS_MAX 32
 #define STATUS_LIMIT_MS 10000
+#define DRBD_PREFIX "drbd:"
 
 struct args {
     char *v[ARGS_MAX];
@@ -33,6 +34,31 @@ static const char *plugin_path(void)
     const char *path = getenv("XENTWIN_DISK_PLUGIN");
 
     return path && *path ? path : XENTWIN_LIBEXECDIR "/nbdkit-xentwin-plugin.so";
+}
+
+bool instance_is_drbd(const struct instance *in)
+{
+    return !strncmp(in->path, DRBD_PREFIX, strlen(DRBD_PREFIX));
+}
+
+/* The program that serves it, but for nbdkit. */
+static const char *part_path(const struct instance *in)
+{
+    const char *drbd = getenv("XENTWIN_DRBD");
+
+    if (!instance_is_drbd(in)) return plugin_path();
+    return drbd && *drbd ? drbd : XENTWIN_LIBEXECDIR "/xentwin-drbd";
+}
+
+static void make_drbd_args(const struct instance *in, struct args *a)
+{
+    add(a, "", part_path(in));
+    add(a, "", in->path + strlen(DRBD_PREFIX));
+    add(a, "", in->run_dir);
+    add(a, "", in->state_dir);
+    add(a, "", in->backup ? "backup" : "primary");
+    add(a, "", in->limit_ms ? in->limit_ms : "3000");
+    add(a, "", in->force_primary ? "force" : NULL);
 }
 
 static void make_args(const struct instance *in, struct args *a)
@@ -56,7 +82,7 @@ static void make_args(const struct instance *in, struct args *a)
     add(a, "force-primary=", in->force_primary ? "true" : NULL);
 }
 
-/* The last error that nbdkit wrote, without what it puts in front. */
+/* The last error that it wrote, without what it puts in front. */
 static void repeat_error(int fd)
 {
     static const char mark[] = "error: ";
@@ -70,10 +96,10 @@ static void repeat_error(int fd)
     else
         line = text;
     line[strcspn(line, "\n")] = 0;
-    complain("%s", *line ? line : "nbdkit ended without a reason");
+    complain("%s", *line ? line : "the instance ended without a reason");
 }
 
-static void run_nbdkit(struct args *a, int log_fd)
+static void run_program(struct args *a, int log_fd)
 {
     /* Its socket is made for root alone; it leaves our session and our descriptors behind. */
     setsid();
@@ -81,21 +107,24 @@ static void run_nbdkit(struct args *a, int log_fd)
     dup2(log_fd, 2);
     close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
     execvp(a->v[0], a->v);
-    dprintf(2, "error: cannot start nbdkit: %s\n", strerror(errno));
+    dprintf(2, "error: cannot start %s: %s\n", a->v[0], strerror(errno));
     _exit(127);
 }
 
-static int start_nbdkit(const struct instance *in)
+static int start_program(const struct instance *in)
 {
     struct args a = {.n = 0};
-    int status = 0, log_fd = memfd_create("nbdkit", MFD_CLOEXEC);
+    int status = 0, log_fd = memfd_create("instance", MFD_CLOEXEC);
     char stale[PATH_MAX + 16];
 
-    make_args(in, &a);
+    if (instance_is_drbd(in))
+        make_drbd_args(in, &a);
+    else
+        make_args(in, &a);
     snprintf(stale, sizeof(stale), "%s/nbd.sock", in->run_dir);
     unlink(stale);
     pid_t pid = log_fd < 0 ? -1 : fork();
-    if (pid == 0) run_nbdkit(&a, log_fd);
+    if (pid == 0) run_program(&a, log_fd);
     if (pid < 0)
         complain("cannot start a process: %s", strerror(errno));
     else if (waitpid(pid, &status, 0) == pid && status)
@@ -136,7 +165,9 @@ int instance_start(struct instance *in, bool *running)
     char real[PATH_MAX];
     int r, fd;
 
-    if (!realpath(in->path, real)) {
+    if (instance_is_drbd(in)) {
+        snprintf(real, sizeof(real), "%s", in->path);
+    } else if (!realpath(in->path, real)) {
         complain("cannot use %s as a disk: %s", in->path, strerror(errno));
         return 1;
     }
@@ -147,8 +178,8 @@ int instance_start(struct instance *in, bool *running)
         close(fd);
         return r;
     }
-    if (access(plugin_path(), R_OK)) {
-        complain("cannot read the plugin %s: %s", plugin_path(), strerror(errno));
+    if (access(part_path(in), R_OK)) {
+        complain("cannot read %s: %s", part_path(in), strerror(errno));
         return 1;
     }
     r = disk_make_dirs(in->run_dir);
@@ -157,5 +188,5 @@ int instance_start(struct instance *in, bool *running)
         complain("cannot make %s or %s: %s", in->run_dir, in->state_dir, strerror(-r));
         return 1;
     }
-    return start_nbdkit(in);
+    return start_program(in);
 }

@@ -108,9 +108,10 @@ int drbd_res_status(const struct drbd_res *r, struct drbd_status *s, char why[DR
 
 int drbd_res_generation(const struct drbd_res *r, uint64_t *generation, char why[DRBD_WHY_MAX])
 {
-    const char *const argv[] = {"drbdadm", "get-gi", r->name, NULL};
-    char text[DRBD_OUTPUT_MAX];
+    char minor[16], text[DRBD_OUTPUT_MAX];
+    const char *const argv[] = {"drbdsetup", "get-gi", minor, NULL};
 
+    snprintf(minor, sizeof(minor), "%u", r->config.minor);
     if (drbd_run(argv, text, sizeof(text), why)) return -1;
     if (drbd_generation_parse(generation, text)) return 0;
     snprintf(why, DRBD_WHY_MAX, "DRBD resource %s does not tell its generation", r->name);

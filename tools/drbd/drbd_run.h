@@ -7,7 +7,7 @@
 
 #define DRBD_WHY_MAX 512
 #define DRBD_OUTPUT_MAX 16384
-#define DRBD_RUN_LIMIT_MS 30000
+#define DRBD_RUN_LIMIT_MS 60000
 
 /*
  * argv[0] is looked up in PATH. What it writes to its standard output goes to `out` as a string; more than fits fails. 0, or -1 with one

@@ -31,7 +31,7 @@ struct drbd_config {
 
 bool drbd_status_parse(struct drbd_status *s, const char *text, unsigned minor);
 bool drbd_config_parse(struct drbd_config *c, const char *text);
-/* `drbdadm get-gi`: the current generation, without the bit that tells a primary. */
+/* `drbdsetup get-gi`: the current generation, without the bit that tells a primary. */
 bool drbd_generation_parse(uint64_t *generation, const char *text);
 
 /* Both sides have the same, and each write goes to both. */

@@ -67,10 +67,11 @@ static int refuse(const char *command, const char *name, const libxl_device_disk
     if (has_script(disk, DRBD_SCRIPT))
         return xl_fail(
             command,
-            "disk %s (%s) of '%s' is on DRBD, which copies each write at once and cannot "
-            "take one back: after a failover the disk would be newer than the memory; use "
-            "script=block-remus, or accept that with -F -d",
-            vdev, path, name);
+            "disk %s (%s) of '%s' is on DRBD, which copies each write at once and cannot take one "
+            "back by itself: write 'script=block-remus,vdev=%s,target=drbd:%s', which takes a "
+            "snapshot at each checkpoint, and start it again; or accept a disk that is newer than "
+            "the memory with -F -d",
+            vdev, path, name, vdev, path);
     return xl_fail(command,
                    "disk %s (%s) of '%s' is not replicated: use script=block-remus for it (see "
                    "xl-remus(1)), detach it, make it read-only, or accept with -F -d that the twin "

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-only */
+/*
+ * The backup becomes the primary, at checkpoint n.
+ *
+ *     disconnect                     DRBD's fencing is on and it is still connected: wait until it notices, else refuse
+ *     primary, secondary             without force: DRBD decides, and asks its fence handler. No: refused, nothing was changed
+ *     detach
+ *     volume = snapshot n            metadata: every block may differ (drbd_snap.h has the order)
+ *     attach, primary --force        force, since the metadata say so; that it may be primary was settled above
+ *     state: primary, generation + 1
+ *     connect                        an old primary that comes back is overwritten as a whole, or refused by DRBD
+ *
+ * Whatever fails behind "detach" leaves a resource that is not up to date: DRBD copies it anew from the other side, in full.
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "disk_util.h"
+#include "drbd_instance.h"
+
+#define NOTICE_LIMIT_MS 30000
+
+static int take_permission(struct drbd_instance *in, char why[DRBD_WHY_MAX])
+{
+    int64_t until = disk_now_ms() + NOTICE_LIMIT_MS;
+    struct drbd_status s;
+
+    for (;;) {
+        if (drbd_res_status(&in->res, &s, why)) return -1;
+        if (!in->res.config.fencing || strcmp(s.connection, "Connected")) break;
+        if (disk_now_ms() >= until) {
+            snprintf(why, DRBD_WHY_MAX,
+                     "DRBD resource %s has fencing and is still connected to a primary: it may not "
+                     "become primary here",
+                     in->resource);
+            return -1;
+        }
+        poll(NULL, 0, DRBD_TICK_MS);
+    }
+    if (strcmp(s.connection, "StandAlone") && drbd_res_do(&in->res, "disconnect", "--force", why))
+        return -1;
+    if (drbd_res_do(&in->res, "primary", NULL, why)) return -1;
+    return drbd_res_do(&in->res, "secondary", NULL, why);
+}
+
+static int invalidate(void *arg, char why[DRBD_WHY_MAX])
+{
+    struct drbd_instance *in = arg;
+
+    return drbd_res_invalidate(&in->res, why);
+}
+
+static int bring_back(struct drbd_instance *in, uint64_t n, char why[DRBD_WHY_MAX])
+{
+    char lost[DRBD_WHY_MAX];
+
+    if (drbd_res_do(&in->res, "detach", NULL, why)) return -1;
+    if (drbd_snap_restore(&in->snap, n, invalidate, in, why)) {
+        (void)drbd_res_do(&in->res, "attach", NULL, lost);
+        return -1;
+    }
+    if (drbd_res_do(&in->res, "attach", NULL, why)) return -1;
+    return drbd_res_do(&in->res, "primary", "--force", why);
+}
+
+int drbd_promote(struct drbd_instance *in, uint64_t n, char why[DRBD_WHY_MAX])
+{
+    struct disk_state fresh = in->state;
+    char lost[DRBD_WHY_MAX];
+
+    if (in->primary || !n || (n != in->snap.sealed && n != in->snap.committed)) {
+        snprintf(why, DRBD_WHY_MAX,
+                 in->primary ? "promote: this is a primary"
+                             : "promote: there is no snapshot of that checkpoint");
+        return -1;
+    }
+    if (in->link) drbd_link_lost(in, "promoted");
+    if (take_permission(in, why) || bring_back(in, n, why)) return -1;
+    fresh.primary = true;
+    fresh.secured = false;
+    fresh.generation++;
+    if (drbd_save_state(in, &fresh, why)) {
+        (void)drbd_res_do(&in->res, "secondary", NULL, lost);
+        return -1;
+    }
+    in->primary = true;
+    in->phase = DRBD_ALONE;
+    in->committed = n;
+    if (drbd_snap_clear(&in->snap, lost)) disk_log("drbd:%s: %s", in->resource, lost);
+    if (drbd_res_do(&in->res, "connect", NULL, lost)) disk_log("drbd:%s: %s", in->resource, lost);
+    return 0;
+}
