@@ -62,16 +62,6 @@ wake_up() { # HOST
     wait_for 60 on "$1" "xl remus --discard guest" || on "$1" "xl destroy guest"
     check "$type: the old side refuses to start it on the stale disk" refuses_stale "$1"
 }
-refuses_stale() {
-    local said
-    said=$(on "$1" "xl create -q /etc/xen/guest.cfg 2>&1; cat /var/log/xen/xl-guest.log 2>/dev/null")
-    if has_guest "$1" guest; then
-        on "$1" "xl destroy guest"
-        return 1
-    fi
-    grep -m 1 -o 'block-remus: .*' <<<"$said"
-    return 0
-}
 
 one_type() {
     local host=A i how

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only
 # disk-load.sh ADDRESS LOG: asks the guest's xtdisk for one write after the other until it is killed; each number that came back is
 # a line "<CLOCK_MONOTONIC s> <number>" of LOG. The same connection all the time, as a client without retries would have it; a new
-# one only when it was closed. disk-load.sh ADDRESS: prints the guest's STATE.
+# one only when it was closed. LOAD_PAUSE: seconds between two writes. disk-load.sh ADDRESS: prints the guest's STATE.
 set -u
 
 call()
@@ -27,6 +27,7 @@ while :; do
         [ "$word" = OK ] || break
         read -r now _ </proc/uptime
         echo "$now $number" >>"$2"
+        [ -z "${LOAD_PAUSE-}" ] || sleep "$LOAD_PAUSE"
     done
     exec 3>&-
     sleep 0.2

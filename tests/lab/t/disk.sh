@@ -51,3 +51,15 @@ say_hosts() {
             tail -n 5 /var/log/xen/xen-hotplug.log /var/log/xen/xl-guest*.log; dmesg | tail -n 5" 2>&1
     done
 }
+
+# The configuration is there, and the guest is not to start.
+refuses_stale() {
+    local said
+    said=$(on "$1" "xl create -q /etc/xen/guest.cfg 2>&1; cat /var/log/xen/xl-guest.log 2>/dev/null")
+    if has_guest "$1" guest; then
+        on "$1" "xl destroy guest"
+        return 1
+    fi
+    grep -m 1 -o 'block-remus: .*' <<<"$said"
+    return 0
+}

@@ -1,0 +1,139 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-only
+# Disks on DRBD belong to the checkpoint, too: a guest with two of them, one with its metadata inside and one beside, is moved by a host that
+# wakes up again and then by a dead host. Memory, raw disk, database and what the outside saw agree each time; the side that woke up is
+# overwritten. What cannot be guaranteed is refused, and DRBD that loses its connection ends the protection and not the guest.
+set -u
+# shellcheck source=tests/lab/t/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=tests/lab/t/disk.sh
+. "$T_DIR/disk.sh"
+
+LOAD_SECONDS=${F_LOAD_SECONDS:-10}
+# How long a side may be silent: these hosts have two kinds of disks to look after.
+LIMIT_MS=${F_LIMIT_MS:-10000}
+type=drbd
+export LOAD_PAUSE=0.5
+fs_image=$(mktemp)
+trap 'stop_load; rm -f "$fs_image"' EXIT
+
+drbd_host() { # HOST up|same|down
+    "$LAB_CMD" exec "$1" "cat >/tmp/drbd-host.sh" <"$T_DIR/drbd-host.sh"
+    on "$1" "bash /tmp/drbd-host.sh $2"
+}
+
+make_resources() {
+    local h pids=() p
+    for h in A B; do
+        stop_instances $h
+        # A loaded machine is no dead backup.
+        on $h "rm -rf /var/lib/xentwin/guest-*; echo 'DISK_OPTIONS=\"--limit-ms 20000\"' >/etc/default/xentwin"
+        drbd_host $h up &
+        pids+=($!)
+    done
+    for p in "${pids[@]}"; do
+        wait "$p" || return 1
+    done
+    drbd_host A same || return 1
+    on A "drbdadm primary r1" || return 1
+    "$LAB_CMD" exec A "dd of=/dev/drbd1 bs=1M iflag=fullblock conv=fsync status=none && drbdadm secondary r1" <"$fs_image"
+}
+
+place_config() {
+    local h
+    for h in A B; do
+        {
+            lab guest config pvh --name guest --mem 128 | sed 's/xt\.number/xt.disk xt.number/'
+            echo "disk = [ 'script=block-remus,vdev=xvda,target=drbd:r0', 'script=block-remus,vdev=xvdb,target=drbd:r1' ]"
+        } | "$LAB_CMD" exec "$h" "cat >/etc/xen/guest.cfg"
+    done
+}
+
+drbd_line() { on "$1" "grep -A1 '^ *$2: ' /proc/drbd"; }
+snapshots() { on "$1" "dmsetup status xtpool | awk '{print \$6, \$7}'"; }
+
+# refused RESOURCE WHAT TEXT: with a disk on it the guest on B is not protected, and runs on.
+refused() {
+    local said
+    on B "xl block-attach guest script=block-remus,vdev=xvdc,target=drbd:$1" || return 1
+    said=$(on B "timeout 150 xl remus -i 200 guest hostA 2>&1")
+    note "$2: $(grep -m 1 -o 'DRBD resource.*\|/dev/.* below DRBD.*' <<<"$said")"
+    check "$2 is refused" grep -q "$3" <<<"$said"
+    check "$2: the guest runs on" wait_for 20 guest_answers "$addr"
+    on B "xl block-detach guest xvdc"
+    wait_for 60 on B "! xentwin-disk status guest xvdc"
+}
+
+# DRBD loses its connection: protection ends, the guest goes on.
+cut_drbd() {
+    protect A guest -i 200 --limit-ms "$LIMIT_MS"
+    wait_protected A guest 2 || return 1
+    ok "drbd: a guest with two disks on DRBD is protected"
+    note "$(on A "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
+    on B "drbdadm disconnect r0"
+    check "drbd: a lost connection ends the protection" wait_for 30 remus_ended A guest
+    note "$(remus_log A guest | grep -m 1 'follow')"
+    check "drbd: the guest runs on without protection" wait_for 20 acks_after "$(($(last_ack) + 10))"
+    on B "drbdadm connect r0"
+    check "drbd: nothing is left on the hosts" nothing_left A
+}
+
+fail_over() { # HOST kill|freeze
+    local before began
+    protect "$1" guest -i 200 --limit-ms "$LIMIT_MS" --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
+    wait_protected "$1" guest 2 || return 1
+    sleep "$LOAD_SECONDS"
+    before=$(last_ack)
+    if [ "$2" = kill ]; then lab kill "$1"; else lab pause "$1"; fi
+    began=$SECONDS
+    wait_for 150 acks_after "$((before + 10))" || return 1
+    note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $1"
+    sleep 2
+}
+
+# A woke up: its DRBD has writes that no checkpoint has, and must not keep them.
+wake_up() {
+    lab resume A
+    wait_for 60 remus_ended A guest
+    wait_for 60 on A "xl remus --discard guest" || on A "xl destroy guest"
+    check "drbd: the old side refuses to start the guest" refuses_stale A
+    note "hostA: $(drbd_line A 0 | head -n 1)"
+    note "hostB: $(drbd_line B 0 | head -n 1)"
+}
+
+run_all() {
+    fresh_hosts
+    rm -f "$acks"
+    make_resources || return 1
+    place_config
+    on A "xl create -q /etc/xen/guest.cfg" || return 1
+    addr=$(lab guest ip guest)
+    wait_for 240 guest_answers "$addr" || return 1
+    wait_for 120 disk_state >/dev/null || return 1
+    start_load || return 1
+    cut_drbd || return 1
+    fail_over A freeze || return 1
+    check_state "drbd: failover 1 (freeze)"
+    wake_up
+    refused ra "protocol A" "protocol A" || return 1
+    refused rl "a backing device that is no thin volume" "no LVM thin volume" || return 1
+    start_load "$(last_ack)" || return 1
+    fail_over B kill || return 1
+    check_state "drbd: failover 2 (kill)"
+    on A "xl destroy guest"
+    check "drbd: no instance is left" on A "! pgrep -a xentwin-drbd"
+}
+
+mke2fs -q -t ext2 -F "$fs_image" 16M 2>/dev/null || { not_ok "mke2fs"; exit 0; }
+if ! run_all; then
+    not_ok "drbd: see the end of the log"
+    say_hosts
+    for h in A B; do drbd_line $h 0; drbd_line $h 1; on $h "dmesg | grep -i drbd | tail -n 20"; done
+fi
+stop_load
+fresh_hosts
+for h in A B; do
+    stop_instances $h
+    drbd_host $h down
+    on $h "rm -f /etc/default/xentwin"
+done
