@@ -177,16 +177,20 @@ static void t_promoted_backup_is_at_the_checkpoint(void **state)
     assert_string_equal(get(&b, "pool/1"), "three");
     assert_string_equal(get(&b, "pool/now"), "1");
     assert_int_equal(snapshots(&b), 0);
-    assert_string_equal(get(&b, "log"), "drbdadm disconnect --force r0\n"
-                                        "drbdadm primary r0\n"
-                                        "drbdadm secondary r0\n"
-                                        "drbdadm detach r0\n"
-                                        "drbdadm sh-md-dev r0\n"
-                                        "drbdadm sh-md-idx r0\n"
-                                        "drbdmeta --force 0 v08 /dev/vg/r0 internal invalidate\n"
-                                        "drbdadm attach r0\n"
-                                        "drbdadm primary --force r0\n"
-                                        "drbdadm connect r0\n");
+    assert_string_equal(get(&b, "log"),
+                        "drbdadm disconnect --force r0\n"
+                        "drbdsetup get-gi 0\n"
+                        "drbdadm primary r0\n"
+                        "drbdadm secondary r0\n"
+                        "drbdadm detach r0\n"
+                        "drbdadm sh-md-dev r0\n"
+                        "drbdadm sh-md-idx r0\n"
+                        "drbdmeta --force 0 v08 /dev/vg/r0 internal set-gi "
+                        "8ED546A50903E1FE:0000000000000000:0000000000000004:0000000000000000\n"
+                        "drbdmeta --force 0 v08 /dev/vg/r0 internal invalidate\n"
+                        "drbdadm attach r0\n"
+                        "drbdadm primary --force r0\n"
+                        "drbdadm connect r0\n");
     /* The metadata that were marked are those of the snapshot, not those of the volume that is given up. */
     assert_string_not_equal(get(&b, "invalid"), "1");
     assert_int_equal(side_request(&b, "promote 3"), -1);

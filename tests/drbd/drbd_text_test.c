@@ -171,6 +171,20 @@ static void t_generation_is_without_the_primarys_bit(void **state)
     assert_false(drbd_generation_parse(&a, ""));
 }
 
+static void t_history_is_four_generations(void **state)
+{
+    static const char gi[] =
+        "8ED546A50903E1FF:FB61AD7E4EB72DC5:0000000000000004:0000000000000000:1:1:1";
+    char out[DRBD_HISTORY_SIZE];
+
+    assert_true(drbd_history_parse(out, gi));
+    assert_int_equal(strlen(out), DRBD_HISTORY_SIZE - 1);
+    assert_memory_equal(out, gi, DRBD_HISTORY_SIZE - 1);
+    assert_false(drbd_history_parse(out, "8ED546A50903E1FF:FB61AD7E4EB72DC5:0000000000000004"));
+    assert_false(drbd_history_parse(out, "8ED546A50903E1FF:FB61AD7E4EB72DC5:0:0:1:1:1"));
+    assert_false(drbd_history_parse(out, ""));
+}
+
 static void t_names_of_resources(void **state)
 {
     char name[70];
@@ -226,6 +240,7 @@ int main(void)
         cmocka_unit_test(t_config_that_is_none_is_refused),
         cmocka_unit_test(t_resources_that_do_not_suit_are_told_why),
         cmocka_unit_test(t_generation_is_without_the_primarys_bit),
+        cmocka_unit_test(t_history_is_four_generations),
         cmocka_unit_test(t_names_of_resources),
         cmocka_unit_test(t_thin_tables),
         cmocka_unit_test(t_pools_that_cannot_take_snapshots),

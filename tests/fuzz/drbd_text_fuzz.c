@@ -44,8 +44,8 @@ static void try_mapper(const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    char history[DRBD_HISTORY_SIZE], *text;
     uint64_t generation;
-    char *text;
 
     if (!size) return 0;
     text = malloc(size);
@@ -61,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 2:
         if (drbd_generation_parse(&generation, text) && (generation & 1)) abort();
+        if (drbd_history_parse(history, text) && strlen(history) != sizeof(history) - 1) abort();
         break;
     default:
         try_mapper(text);

@@ -2,7 +2,7 @@
 /*
  * The backup becomes the primary, at checkpoint n.
  *
- *     disconnect                     DRBD's fencing is on and it is still connected: wait until it notices, else refuse
+ *     disconnect                     note the generations; DRBD's fencing is on and it is still connected: wait until it notices, else refuse
  *     primary, secondary             without force: DRBD decides, and asks its fence handler. No: refused, nothing was changed
  *     detach
  *     volume = snapshot n            metadata: every block may differ (drbd_snap.h has the order)
@@ -21,8 +21,15 @@
 
 #define NOTICE_LIMIT_MS 30000
 
-static int take_permission(struct drbd_instance *in, char why[DRBD_WHY_MAX])
+struct promotion {
+    struct drbd_instance *in;
+    char history
+        [DRBD_HISTORY_SIZE]; /* before DRBD made a new generation: by it the old primary is known */
+};
+
+static int take_permission(struct promotion *p, char why[DRBD_WHY_MAX])
 {
+    struct drbd_instance *in = p->in;
     int64_t until = disk_now_ms() + NOTICE_LIMIT_MS;
     struct drbd_status s;
 
@@ -40,23 +47,25 @@ static int take_permission(struct drbd_instance *in, char why[DRBD_WHY_MAX])
     }
     if (strcmp(s.connection, "StandAlone") && drbd_res_do(&in->res, "disconnect", "--force", why))
         return -1;
+    if (drbd_res_history(&in->res, p->history, why)) return -1;
     if (drbd_res_do(&in->res, "primary", NULL, why)) return -1;
     return drbd_res_do(&in->res, "secondary", NULL, why);
 }
 
 static int invalidate(void *arg, char why[DRBD_WHY_MAX])
 {
-    struct drbd_instance *in = arg;
+    struct promotion *p = arg;
 
-    return drbd_res_invalidate(&in->res, why);
+    return drbd_res_invalidate(&p->in->res, p->history, why);
 }
 
-static int bring_back(struct drbd_instance *in, uint64_t n, char why[DRBD_WHY_MAX])
+static int bring_back(struct promotion *p, uint64_t n, char why[DRBD_WHY_MAX])
 {
+    struct drbd_instance *in = p->in;
     char lost[DRBD_WHY_MAX];
 
     if (drbd_res_do(&in->res, "detach", NULL, why)) return -1;
-    if (drbd_snap_restore(&in->snap, n, invalidate, in, why)) {
+    if (drbd_snap_restore(&in->snap, n, invalidate, p, why)) {
         (void)drbd_res_do(&in->res, "attach", NULL, lost);
         return -1;
     }
@@ -67,6 +76,7 @@ static int bring_back(struct drbd_instance *in, uint64_t n, char why[DRBD_WHY_MA
 int drbd_promote(struct drbd_instance *in, uint64_t n, char why[DRBD_WHY_MAX])
 {
     struct disk_state fresh = in->state;
+    struct promotion p = {.in = in};
     char lost[DRBD_WHY_MAX];
 
     if (in->primary || !n || (n != in->snap.sealed && n != in->snap.committed)) {
@@ -76,7 +86,7 @@ int drbd_promote(struct drbd_instance *in, uint64_t n, char why[DRBD_WHY_MAX])
         return -1;
     }
     if (in->link) drbd_link_lost(in, "promoted");
-    if (take_permission(in, why) || bring_back(in, n, why)) return -1;
+    if (take_permission(&p, why) || bring_back(&p, n, why)) return -1;
     fresh.primary = true;
     fresh.secured = false;
     fresh.generation++;

@@ -106,16 +106,32 @@ int drbd_res_status(const struct drbd_res *r, struct drbd_status *s, char why[DR
     return -1;
 }
 
-int drbd_res_generation(const struct drbd_res *r, uint64_t *generation, char why[DRBD_WHY_MAX])
+static int ask_generations(const struct drbd_res *r, char text[DRBD_OUTPUT_MAX],
+                           char why[DRBD_WHY_MAX])
 {
-    char minor[16], text[DRBD_OUTPUT_MAX];
+    char minor[16];
     const char *const argv[] = {"drbdsetup", "get-gi", minor, NULL};
 
     snprintf(minor, sizeof(minor), "%u", r->config.minor);
-    if (drbd_run(argv, text, sizeof(text), why)) return -1;
-    if (drbd_generation_parse(generation, text)) return 0;
     snprintf(why, DRBD_WHY_MAX, "DRBD resource %s does not tell its generation", r->name);
-    return -1;
+    return drbd_run(argv, text, DRBD_OUTPUT_MAX, why);
+}
+
+int drbd_res_generation(const struct drbd_res *r, uint64_t *generation, char why[DRBD_WHY_MAX])
+{
+    char text[DRBD_OUTPUT_MAX];
+
+    if (ask_generations(r, text, why)) return -1;
+    return drbd_generation_parse(generation, text) ? 0 : -1;
+}
+
+int drbd_res_history(const struct drbd_res *r, char history[DRBD_HISTORY_SIZE],
+                     char why[DRBD_WHY_MAX])
+{
+    char text[DRBD_OUTPUT_MAX];
+
+    if (ask_generations(r, text, why)) return -1;
+    return drbd_history_parse(history, text) ? 0 : -1;
 }
 
 int drbd_res_do(const struct drbd_res *r, const char *command, const char *option,
@@ -148,11 +164,13 @@ static int ask_word(const struct drbd_res *r, const char *question, char *word, 
     return -1;
 }
 
-int drbd_res_invalidate(const struct drbd_res *r, char why[DRBD_WHY_MAX])
+int drbd_res_invalidate(const struct drbd_res *r, const char *history, char why[DRBD_WHY_MAX])
 {
     char minor[16], device[DRBD_PATH_MAX], where[DRBD_WORD_MAX], text[DRBD_OUTPUT_MAX];
-    const char *const argv[] = {"drbdmeta", "--force", minor,        "v08",
-                                device,     where,     "invalidate", NULL};
+    const char *const set[] = {"drbdmeta", "--force", minor,   "v08", device,
+                               where,      "set-gi",  history, NULL};
+    const char *const invalidate[] = {"drbdmeta", "--force", minor,        "v08",
+                                      device,     where,     "invalidate", NULL};
 
     snprintf(minor, sizeof(minor), "%u", r->config.minor);
     if (ask_word(r, "sh-md-dev", device, sizeof(device), why) ||
@@ -160,7 +178,8 @@ int drbd_res_invalidate(const struct drbd_res *r, char why[DRBD_WHY_MAX])
         return -1;
     /* drbdadm has another word for it than drbdmeta. */
     if (!strcmp(where, "flexible")) snprintf(where, sizeof(where), "flex-external");
-    return drbd_run(argv, text, sizeof(text), why);
+    if (drbd_run(set, text, sizeof(text), why)) return -1;
+    return drbd_run(invalidate, text, sizeof(text), why);
 }
 
 void drbd_status_tell(const struct drbd_res *r, const struct drbd_status *s, char why[DRBD_WHY_MAX])

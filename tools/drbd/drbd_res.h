@@ -31,8 +31,13 @@ int drbd_res_generation(const struct drbd_res *r, uint64_t *generation, char why
 /* `drbdadm COMMAND [OPTION] RESOURCE` */
 int drbd_res_do(const struct drbd_res *r, const char *command, const char *option,
                 char why[DRBD_WHY_MAX]);
-/* While no disk is attached: the metadata say that all blocks are to be copied from, or to, a peer. */
-int drbd_res_invalidate(const struct drbd_res *r, char why[DRBD_WHY_MAX]);
+int drbd_res_history(const struct drbd_res *r, char history[DRBD_HISTORY_SIZE],
+                     char why[DRBD_WHY_MAX]);
+/*
+ * While no disk is attached: the metadata say that all blocks are to be copied from, or to, a peer, and have the generations of
+ * `history`, by which the peer is known.
+ */
+int drbd_res_invalidate(const struct drbd_res *r, const char *history, char why[DRBD_WHY_MAX]);
 /* One sentence: which state keeps the two sides from being the same. */
 void drbd_status_tell(const struct drbd_res *r, const struct drbd_status *s,
                       char why[DRBD_WHY_MAX]);

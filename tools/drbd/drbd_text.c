@@ -158,6 +158,16 @@ bool drbd_generation_parse(uint64_t *generation, const char *text)
     return *generation != 0;
 }
 
+bool drbd_history_parse(char out[DRBD_HISTORY_SIZE], const char *text)
+{
+    for (int i = 0; i < DRBD_HISTORY_SIZE - 1; i++) {
+        if (i % 17 == 16 ? text[i] != ':' : !isxdigit((unsigned char)text[i])) return false;
+        out[i] = text[i];
+    }
+    out[DRBD_HISTORY_SIZE - 1] = 0;
+    return true;
+}
+
 bool drbd_status_mirrored(const struct drbd_status *s)
 {
     return !strcmp(s->connection, "Connected") && !strcmp(s->disk, "UpToDate") &&

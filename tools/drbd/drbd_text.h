@@ -8,6 +8,7 @@
 
 #define DRBD_WORD_MAX 24
 #define DRBD_PATH_MAX 256
+#define DRBD_HISTORY_SIZE 68 /* four times 16 digits, and what parts them */
 
 /* One minor of /proc/drbd. A word that DRBD does not know is empty. */
 struct drbd_status {
@@ -33,6 +34,8 @@ bool drbd_status_parse(struct drbd_status *s, const char *text, unsigned minor);
 bool drbd_config_parse(struct drbd_config *c, const char *text);
 /* `drbdsetup get-gi`: the current generation, without the bit that tells a primary. */
 bool drbd_generation_parse(uint64_t *generation, const char *text);
+/* The same: the four generations, as drbdmeta takes them. */
+bool drbd_history_parse(char out[DRBD_HISTORY_SIZE], const char *text);
 
 /* Both sides have the same, and each write goes to both. */
 bool drbd_status_mirrored(const struct drbd_status *s);
