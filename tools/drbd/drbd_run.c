@@ -105,7 +105,7 @@ static int judge(const char *const argv[], int r, int status, int err_fd, char w
 int drbd_run(const char *const argv[], char *out, size_t size, char why[DRBD_WHY_MAX])
 {
     int pair[2] = {-1, -1}, err_fd = memfd_create("drbd", MFD_CLOEXEC), status = 0, r;
-    pid_t pid;
+    pid_t pid = 0;
 
     out[0] = 0;
     r = err_fd < 0 || pipe2(pair, O_CLOEXEC) ? errno : spawn(argv, pair[1], err_fd, &pid);
@@ -116,7 +116,7 @@ int drbd_run(const char *const argv[], char *out, size_t size, char why[DRBD_WHY
         r = -1;
     } else {
         r = read_all(pair[0], out, size);
-        if (r) kill(-pid, SIGKILL);
+        if (r && pid > 0) kill(-pid, SIGKILL);
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
             ;
         r = judge(argv, r, status, err_fd, why);
