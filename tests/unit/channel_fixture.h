@@ -30,7 +30,7 @@ struct end {
     int64_t now_ms;
     libxl__loop *loop;
     libxl__channel ch;
-    int peer; /* the other end of its socket */
+    int peer;             /* the other end of its socket */
     uint64_t said, heard; /* frames that went over it */
     int lost, rooms, drains, frames;
     int64_t lost_ms;
