@@ -270,7 +270,7 @@ static bool fail_over(struct judge *j)
     (void)side_events(j->b, 0);
     if (j->b->barrier > n && guest_rnd(&j->g, 2)) n = j->b->barrier;
     if (!n) {
-        if (!side_request(j->b, "promote 1") && !j->b->barrier)
+        if (!j->b->barrier && !side_request(j->b, "promote 1"))
             fail(j, "promoted without a checkpoint");
         return false;
     }
