@@ -55,7 +55,7 @@ host_start() {
         -kernel "$IMAGE/xen.elf" -append "$XEN_ARGS" \
         -initrd "$IMAGE/vmlinuz console=hvc0 quiet mitigations=off labhost=$host,$IMAGE/initrd.gz" \
         -drive "file=$IMAGE/base.img,if=virtio,format=raw,snapshot=on,cache=unsafe" \
-        -drive "file=$RUN/shared.img,if=none,id=shared,format=raw,cache=none,file.locking=off" \
+        -drive "file=$RUN/shared.img,if=none,id=shared,format=raw,cache=unsafe,file.locking=off" \
         -device virtio-blk-pci,drive=shared,share-rw=on,addr=0x1e \
         $(host_nic "$host" pub 01) $(host_nic "$host" repl 02) $(host_nic "$host" mgmt 03) \
         -virtfs "local,path=$SHARE,mount_tag=share,security_model=none,multidevs=remap" \
