@@ -250,7 +250,7 @@ static void judge_bound(void)
         judge.admin_promoted)
         return;
     if (!judge.promoted && completions() && !completion_result()) return; /* it ended on purpose */
-    if (!judge.commit_delivered) bound += 10000; /* the peer may need that long until its HELLO */
+    if (!judge.commit_delivered) bound += 30000; /* the peer may need that long until its HELLO */
     if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
     if (happened(APPLIER_HANGS)) bound += 140000;    /* until it is killed */
     if (happened(COPY_DESTROYED)) bound += 65000;    /* until it gives up looking for the domain */

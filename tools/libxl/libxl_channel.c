@@ -32,8 +32,9 @@
 #define QUEUE_ROOM (1u << 20)
 /* One turn of the loop reads or writes at most this. */
 #define TURN_BYTES (1u << 20)
-/* The peer may need this long, beside the limit, until its HELLO. */
-#define START_MS 10000
+/* The peer may need this long, beside the limit, until its HELLO: a primary that loads the kernel's
+ * modules for the net buffer stands still meanwhile. No guest depends on it yet. */
+#define START_MS 30000
 #define TICKS_PER_LIMIT 6
 /* The lease ends this part of limit_ms early: clock drift, and the way from the check to the
  * release. */
