@@ -220,6 +220,7 @@ static void change_end(struct disk *d, struct disk_range *range, int r, uint64_t
  */
 static bool may_look(struct disk *d)
 {
+    if (d->primary) return true;
     pthread_mutex_lock(&d->lock);
     bool yes = d->primary || d->phase == DISK_SYNCED || d->phase == DISK_PROTECTED;
     pthread_mutex_unlock(&d->lock);
