@@ -56,7 +56,7 @@ failover_run() {
     lab capture stop "$F_CAPTURE"
     kill -TERM "$load_pid" 2>/dev/null
     wait "$load_pid" 2>/dev/null
-    F_SECONDS=$(seconds_between "$kill_ns" "$(first_ack_after "$F_LOG" "$kill_ns")")
+    F_SECONDS=$(seconds_between "$kill_ns" "$(first_ack_after "$F_LOG" "$((kill_ns + 500000000))")")
     F_DETECT=$(on B "sed -n 's/.*nothing heard from the peer for \([0-9]*\) ms.*/\1/p' /var/log/xen/xentwin-backup-$guest.log | tail -n 1")
     step "compare: every acknowledged write must be there"
     F_VERIFY=$(kv verify "$F_ADDR" --log "$F_LOG" | tail -n 1)
