@@ -12,8 +12,8 @@ OURS="LIBXL_SAVE_HELPER=/usr/local/libexec/xentwin/libxl-save-helper"
 VERIFY="PYTHONPATH=/usr/lib/xen-4.17/lib/python python3 /usr/lib/xen-4.17/bin/verify-stream-v2 -f xl -i"
 addr='' id='' value=''
 
-begin() { # TYPE: a fresh guest on A with something to lose
-    addr=$(lab guest start A "$1") || return 1
+begin() { # TYPE [OPTIONS of lab guest start]: a fresh guest on A with something to lose
+    addr=$(lab guest start A "$@") || return 1
     remember
 }
 remember() {
@@ -127,14 +127,6 @@ replicate() {
 # Pages that the guest gave back leave holes in what is saved.
 has_at_most() { on A "[ \$($XL list $1 | awk 'NR == 2 {print \$3}') -le $2 ]"; }
 pv_balloons() { on A "$XL mem-set $1 112" && wait_for 60 has_at_most "$1" 112; }
-# begin_vcpus NAME: like begin pv, with two vcpus and one that is not online.
-begin_vcpus() {
-    lab guest config pv --name "$1" | sed 's/^vcpus = .*/vcpus = 2\nmaxvcpus = 3/' | "$LAB_CMD" exec A 'cat >/tmp/vcpus.cfg' || return 1
-    on A "$XL create /tmp/vcpus.cfg" || return 1
-    addr=$(lab guest ip "$1")
-    wait_for 90 guest_answers "$addr" || return 1
-    remember
-}
 save_without_room_fails() { ! on A "$OURS $XL save $1 /dev/full"; }
 pv_live_is_refused() {
     on A "$OURS $XL migrate -s '' pv 'ssh hostB $XL migrate-receive' 2>&1" | grep -q 'built without shadow paging'
@@ -181,7 +173,7 @@ else
 fi
 if [[ $types != *' pv '* ]]; then
     :
-elif begin_vcpus vcpus; then
+elif begin pv --name vcpus --vcpus 2 --maxvcpus 3; then
     save_and_restore_ours vcpus
     end vcpus
 else

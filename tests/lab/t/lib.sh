@@ -11,10 +11,12 @@ lab() { "$LAB_CMD" "$@" </dev/null; }
 on() { "$LAB_CMD" exec "$@" </dev/null; } # on HOST CMD...
 other() { case $1 in A) echo B ;; B) echo A ;; esac; }
 
-ok() { echo "ok $*"; }
-not_ok() { echo "not ok $*"; }
-skip() { echo "skip $*"; }
-note() { echo "note $*"; }
+ok() { result ok "$@"; }
+not_ok() { result 'not ok' "$@"; }
+skip() { result skip "$@"; }
+note() { result note "$@"; }
+# The log also says when, since a slow lab is mended where its time goes.
+result() { printf '%s\n   at %d s\n' "$*" "$SECONDS"; }
 # check WHAT COMMAND...: ok or not ok by the command's status.
 check() {
     local what=$1
