@@ -10,9 +10,13 @@
  *            phase P, otherwise: pause at once, then ask --granted-> go on
  *                                                   '----refused---> stay stopped
  *
+ * An end of file from a process that has other files open means that the operation dropped this guard and could not say goodbye:
+ * it looks after its guest itself, and nothing is touched.
+ *
  * Who stays stopped keeps the output closed (libxl_guard.h). The guard writes nothing, to no log
  * either, unless it has to act. Its only open file at the start is the socket, as 0.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -260,6 +264,32 @@ static void act(struct guard *g)
 
 /* ---- listening ---- */
 
+/* A process that dies gives up all its files at once, a little before its pidfd tells. */
+static bool operation_has_files(const struct guard *g)
+{
+    char path[32];
+    bool found = false;
+    struct dirent *e;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)g->parent_pid);
+    DIR *d = opendir(path);
+    if (!d) return false;
+    while (!found && (e = readdir(d)))
+        found = e->d_name[0] != '.';
+    closedir(d);
+    return found;
+}
+
+static void socket_ended(struct guard *g)
+{
+    libxl__ev_fd_deregister(g->loop, &g->sock);
+    if (!libxl__ev_fd_isregistered(&g->parent))
+        act(g);
+    else if (operation_has_files(g))
+        g->done = true;
+    /* Else it is about to end: parent_gone(). */
+}
+
 /* Reads all that is queued: what was said before the end counts. */
 static void listen_socket(struct guard *g)
 {
@@ -270,7 +300,7 @@ static void listen_socket(struct guard *g)
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return;
         if (n != (ssize_t)sizeof(m)) {
-            act(g);
+            socket_ended(g);
             return;
         }
         if (m.type == 'G') {
@@ -294,7 +324,7 @@ static void parent_gone(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events,
 {
     struct guard *g = CONTAINER_OF(ev, struct guard, parent);
 
-    listen_socket(g);
+    if (libxl__ev_fd_isregistered(&g->sock)) listen_socket(g);
     if (!g->done) act(g);
 }
 
