@@ -8,29 +8,23 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "disk_names.h"
+#include "disk_request.h"
 #include "disk_roles.h"
 #include "disk_shared.h"
 #include "disk_util.h"
 
-#define FDS_MAX 2
-
 struct request {
+    struct disk_request q;
     struct disk_control *c;
     struct disk_client *client;
-    char *word, *arg; /* arg NULL: none */
-    int fds[FDS_MAX];
-    unsigned fd_count;
-    char reply[DISK_REPLY_MAX];
 };
 
 static void cut(struct disk_client *client)
@@ -61,126 +55,121 @@ static void tell_event(struct disk *d, const char *text)
 
 /* ---- requests ---- */
 
-static bool number(const char *text, uint64_t *value)
+static struct request *request_of(struct disk_request *q)
 {
-    char *end;
-
-    if (!text || *text < '0' || *text > '9') return false;
-    errno = 0;
-    *value = strtoull(text, &end, 10);
-    return !errno && !*end;
+    return (struct request *)((char *)q - offsetof(struct request, q));
 }
 
-static void result(struct request *q, int r, const char *why)
+static struct disk *disk_of(struct disk_request *q)
 {
-    if (r)
-        snprintf(q->reply, sizeof(q->reply), "error %s", why);
-    else
-        snprintf(q->reply, sizeof(q->reply), "ok");
+    return request_of(q)->c->disk;
 }
 
-static void subscribe(struct request *q)
+static void subscribe(struct request *r)
 {
-    pthread_mutex_lock(&q->c->lock);
-    q->client->subscribed = true;
-    pthread_mutex_unlock(&q->c->lock);
+    pthread_mutex_lock(&r->c->lock);
+    r->client->subscribed = true;
+    pthread_mutex_unlock(&r->c->lock);
 }
 
-static void do_status(struct request *q, char *why)
+static void do_status(struct disk_request *q)
 {
-    disk_status(q->c->disk, why);
-    snprintf(q->reply, sizeof(q->reply), "ok %s", why);
+    char text[DISK_TEXT_MAX];
+
+    disk_status(disk_of(q), text);
+    snprintf(q->reply, sizeof(q->reply), "ok %s", text);
 }
 
-static void do_subscribe(struct request *q, char *why)
+static void do_subscribe(struct disk_request *q)
 {
-    subscribe(q);
-    result(q, 0, why);
+    subscribe(request_of(q));
+    disk_request_result(q, 0, "");
 }
 
-static void do_link(struct request *q, char *why)
+static void do_link(struct disk_request *q)
 {
-    if (!q->fd_count) {
-        result(q, -1, "link: one or two file descriptors must come with it");
-        return;
-    }
-    int in = q->fds[0], out = q->fds[q->fd_count - 1];
-    q->fd_count = 0; /* the link's now */
+    char why[DISK_TEXT_MAX] = "";
+    int in, out;
+
+    if (!disk_request_take_link(q, &in, &out)) return;
     /* Before it starts, so that no event is missed. */
-    subscribe(q);
-    result(q, disk_link_start(q->c->disk, in, out, why), why);
+    subscribe(request_of(q));
+    disk_request_result(q, disk_link_start(disk_of(q), in, out, why), why);
 }
 
-static void do_sync(struct request *q, char *why)
+static void do_sync(struct disk_request *q)
 {
+    char why[DISK_TEXT_MAX] = "";
     uint64_t rate = 0;
 
-    if (q->arg && !number(q->arg, &rate))
-        result(q, -1, "sync: the rate must be a number of octets per second");
+    if (q->arg && !disk_request_number(q->arg, &rate))
+        disk_request_result(q, -1, "sync: the rate must be a number of octets per second");
     else
-        result(q, disk_sync(q->c->disk, rate, why), why);
+        disk_request_result(q, disk_sync(disk_of(q), rate, why), why);
 }
 
-static void do_protect(struct request *q, char *why)
+static void plain(struct disk_request *q, int (*call)(struct disk *d, char why[DISK_TEXT_MAX]))
 {
-    result(q, disk_protect(q->c->disk, why), why);
+    char why[DISK_TEXT_MAX] = "";
+
+    disk_request_result(q, call(disk_of(q), why), why);
 }
 
-static void do_unprotect(struct request *q, char *why)
+static void do_protect(struct disk_request *q)
 {
-    result(q, disk_unprotect(q->c->disk, why), why);
+    plain(q, disk_protect);
 }
 
-static void do_drop(struct request *q, char *why)
+static void do_unprotect(struct disk_request *q)
 {
-    result(q, disk_drop(q->c->disk, why), why);
+    plain(q, disk_unprotect);
 }
 
-static void with_number(struct request *q, char *why,
-                        int (*call)(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX]))
+static void do_drop(struct disk_request *q)
 {
+    plain(q, disk_drop);
+}
+
+static int at_checkpoint(struct disk_request *q,
+                         int (*call)(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX]))
+{
+    char why[DISK_TEXT_MAX] = "";
     uint64_t n;
 
-    if (!number(q->arg, &n) || !n)
-        snprintf(q->reply, sizeof(q->reply), "error %s: the number of a checkpoint must follow",
-                 q->word);
-    else
-        result(q, call(q->c->disk, n, why), why);
+    if (!disk_request_checkpoint(q, &n)) return -1;
+    int r = call(disk_of(q), n, why);
+    disk_request_result(q, r, why);
+    return r;
 }
 
-static void do_barrier(struct request *q, char *why)
+static void do_barrier(struct disk_request *q)
 {
-    with_number(q, why, disk_barrier);
+    at_checkpoint(q, disk_barrier);
 }
 
-static void do_commit(struct request *q, char *why)
+static void do_commit(struct disk_request *q)
 {
-    with_number(q, why, disk_commit);
+    at_checkpoint(q, disk_commit);
 }
 
-static void do_promote(struct request *q, char *why)
+static void do_promote(struct disk_request *q)
 {
-    struct disk *d = q->c->disk;
+    struct disk *d = disk_of(q);
 
-    with_number(q, why, disk_promote);
-    if (strcmp(q->reply, "ok")) return;
+    if (at_checkpoint(q, disk_promote)) return;
     pthread_mutex_lock(&d->lock);
     snprintf(q->reply, sizeof(q->reply), "ok generation=%" PRIu64, d->state.generation);
     pthread_mutex_unlock(&d->lock);
 }
 
-static void do_stop(struct request *q, char *why)
+static void do_stop(struct disk_request *q)
 {
-    result(q, 0, why);
-    if (q->c->disk->shared) disk_shared_stop(q->c->disk);
-    q->c->asked_to_stop();
+    disk_request_result(q, 0, "");
+    if (disk_of(q)->shared) disk_shared_stop(disk_of(q));
+    request_of(q)->c->asked_to_stop();
 }
 
-static const struct {
-    const char *word;
-    bool argument;
-    void (*call)(struct request *q, char *why);
-} requests[] = {
+static const struct disk_word words[] = {
     {"status", false, do_status},   {"subscribe", false, do_subscribe},
     {"link", false, do_link},       {"sync", true, do_sync},
     {"protect", false, do_protect}, {"unprotect", false, do_unprotect},
@@ -189,73 +178,16 @@ static const struct {
     {"stop", false, do_stop},
 };
 
-static void answer(struct request *q, char *text)
-{
-    char why[DISK_TEXT_MAX] = "";
-    char *blank = strchr(text, ' ');
-
-    q->word = text;
-    if (blank) {
-        *blank = 0;
-        q->arg = blank + 1;
-    }
-    for (size_t i = 0; i < sizeof(requests) / sizeof(*requests); i++) {
-        if (strcmp(requests[i].word, text)) continue;
-        if (q->arg && !requests[i].argument)
-            snprintf(q->reply, sizeof(q->reply), "error %s takes no argument", text);
-        else
-            requests[i].call(q, why);
-        return;
-    }
-    snprintf(q->reply, sizeof(q->reply), "error no such request");
-}
-
 /* ---- the socket ---- */
-
-static void take_fds(struct request *q, struct msghdr *m)
-{
-    for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
-        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
-        size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-            memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(fd));
-            if (q->fd_count < FDS_MAX)
-                q->fds[q->fd_count++] = fd;
-            else
-                close(fd);
-        }
-    }
-}
 
 /* False: the client is gone. */
 static bool serve(struct disk_control *c, struct disk_client *client)
 {
-    char text[DISK_REQUEST_MAX + 1] = "";
-    union {
-        struct cmsghdr align;
-        char space[CMSG_SPACE(sizeof(int) * FDS_MAX)];
-    } control;
-    struct iovec iov = {.iov_base = text, .iov_len = DISK_REQUEST_MAX};
-    struct msghdr m = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = control.space,
-                       .msg_controllen = sizeof(control.space)};
-    struct request q = {.c = c, .client = client};
+    struct request r = {.c = c, .client = client};
 
-    ssize_t n = recvmsg(client->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    /* A client that left before it read our answer: what it had asked for besides is still there. */
-    if (n < 0) return errno == EAGAIN || errno == EINTR || errno == ECONNRESET;
-    take_fds(&q, &m);
-    bool bad = m.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || memchr(text, 0, (size_t)n);
-    text[n] = 0;
-    if (n && !bad) answer(&q, text);
-    if (n && bad) result(&q, -1, "the request is too long, or no text");
-    for (unsigned i = 0; i < q.fd_count; i++)
-        close(q.fds[i]);
-    if (!n) return false;
+    if (!disk_request_serve(&r.q, client->fd, words, sizeof(words) / sizeof(*words))) return false;
     pthread_mutex_lock(&c->lock);
-    send_text(client, q.reply);
+    if (r.q.reply[0]) send_text(client, r.q.reply);
     pthread_mutex_unlock(&c->lock);
     return true;
 }
@@ -305,25 +237,15 @@ static void *control_thread(void *arg)
 
 int disk_control_open(struct disk_control *c, struct disk *d, const char *path)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
     memset(c, 0, sizeof(*c));
     c->disk = d;
-    c->listen_fd = c->wake_fd = -1;
+    c->listen_fd = -1;
     for (int i = 0; i < DISK_CLIENTS_MAX; i++)
         c->clients[i].fd = -1;
     pthread_mutex_init(&c->lock, NULL);
-    if (strlen(path) >= sizeof(address.sun_path)) return -ENAMETOOLONG;
-    memcpy(address.sun_path, path, strlen(path) + 1);
     c->wake_fd = eventfd(0, EFD_CLOEXEC);
-    c->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (c->wake_fd < 0 || c->listen_fd < 0) return -errno;
-    unlink(path);
-    mode_t old = umask(0177);
-    int r = bind(c->listen_fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
-    umask(old);
-    if (!r && listen(c->listen_fd, DISK_CLIENTS_MAX)) r = -errno;
-    return r;
+    if (c->wake_fd < 0) return -errno;
+    return disk_request_listen(path, DISK_CLIENTS_MAX, &c->listen_fd);
 }
 
 int disk_control_start(struct disk_control *c)

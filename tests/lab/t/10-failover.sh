@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-only
 # Item 1: the host of a protected guest loses power; no acknowledged write is lost, memory is consistent, one copy runs.
+#   LAB_TYPES: pvh hvm hvm-nopv (15-warm does the same with PVH)
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -10,7 +11,8 @@ set -u
 . "$(dirname "$0")/commit.sh"
 step() { echo "[$SECONDS s] $*"; }
 
-for type in ${LAB_TYPES:-pvh hvm hvm-nopv}; do
+F_LOAD_SECONDS=10 F_REVIVE=1
+for type in ${LAB_TYPES:-hvm hvm-nopv}; do
     fresh_hosts
     if ! failover_run "$type" guest; then
         not_ok "$type: the guest goes on at the backup"

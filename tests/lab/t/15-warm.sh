@@ -1,15 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-only
 # The warm twin: a complete, paused domain on the backup, kept at the newest checkpoint. Failover of the same guest, cold, warm and (PVH) by
-# the stock xl, from the detection of the loss to the guest's first frame; then the ends at which nothing may be left.
+# the stock xl, from the detection of the loss to the guest's first frame; then the ends at which nothing may be left. The warm failover is
+# judged by the numbers in the guest's frames, too (20-output-commit).
 #   LAB_TYPES: pvh hvm hvm-nopv (10-failover has warm twins of all three)
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/lab/t/failover.sh
 . "$(dirname "$0")/failover.sh"
+# shellcheck source=tests/lab/t/commit.sh
+. "$(dirname "$0")/commit.sh"
 step() { echo "[$SECONDS s] $*"; }
 
+F_LOAD_SECONDS=10 F_REVIVE=1
 STOCK_COPY_S=${STOCK_COPY_S:-45} # the stock xl says nothing about its checkpoints
 
 twin_is() { on B "xl remus --status guest | grep -q 'twin: $1\$'"; }
@@ -43,6 +47,7 @@ run() { # warm|cold
     check "$name: memory: $F_CHECK" grep -q OK <<<"$F_CHECK"
     check "$name: it is the same boot, one copy" test "$F_SAME$F_COPIES" = yes1
     check "$name: nothing is left behind on the backup" nothing_left B
+    [ "$1" = cold ] || check_numbers "$name" "$F_CAPTURE"
     check "$name: no word of the twin is left in the configuration" on B "! xl list -l guest | grep -q defer"
     on B "cat /var/log/xen/xentwin-backup-guest.log" >"$LOGS/warm-$type-$1.log"
     on B xl destroy guest
@@ -62,6 +67,7 @@ run_stock() {
     lab kill A
     lost=$EPOCHREALTIME
     on B "kill -9 \$(ps -o ppid= -p \$(pgrep -of 'xl migrate-receive'))"
+    revive A
     if wait_for 90 guest_answers "$addr"; then
         lab capture stop "$cap"
         after[stock]=$(passed "$lost" "$(first_frame "$cap" "$addr")")

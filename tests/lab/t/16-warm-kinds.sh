@@ -71,7 +71,7 @@ before_loss() {
 }
 
 run() {
-    local type=$1 F_BEFORE=before_loss F_PROTECT='' F_LOAD_SECONDS=5 F_GUEST=("${@:2}")
+    local type=$1 F_BEFORE=before_loss F_PROTECT='' F_LOAD_SECONDS=5 F_REVIVE=1 F_GUEST=("${@:2}")
     local F_OPTIONS=(--on-link-loss=backup --arbiter "$WITNESS_ARBITER" --twin=warm)
     [ "$kind" != balloon ] || F_PROTECT=before_balloon
     fresh_hosts

@@ -46,6 +46,7 @@ run_type() {
         awk '{printf "%.6f\n", $1 / 1e6}' >"$cap.times"
     lab kill A
     wait_for 120 guest_answers "$addr" || { not_ok "$type: failover"; lab capture stop "$cap"; return; }
+    revive A
     sleep 3
     lab capture stop "$cap"
     check_numbers "$type" "$cap"

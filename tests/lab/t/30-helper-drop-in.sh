@@ -159,7 +159,6 @@ fi
 if [[ $types != *' pv '* ]]; then
     :
 elif begin pv; then
-    save_and_restore pv
     save_and_restore_ours pv
     check "pv: gives memory back" pv_balloons pv
     save_and_restore pv

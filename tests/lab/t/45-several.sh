@@ -48,6 +48,7 @@ check "the second guest runs on B" wait_for 120 guest_runs B two
 check "the first guest answers" wait_for 60 guest_answers "$addr_one"
 check "the second guest answers on its first NIC" wait_for 60 guest_answers "$addr_two"
 check "the second guest answers on its second NIC" wait_for 60 guest_answers "$addr_nic"
+revive A
 kill "${loads[@]}" 2>/dev/null
 wait "${loads[@]}" 2>/dev/null
 for pair in "one $addr_one" "nic $addr_nic"; do
@@ -57,7 +58,6 @@ for pair in "one $addr_one" "nic $addr_nic"; do
 done
 check "nothing is left on B" nothing_left B
 
-lab start A
 fresh_hosts
 two_nics | "$LAB_CMD" exec A 'cat >/tmp/two.cfg; xl create /tmp/two.cfg' >/dev/null
 wait_for 60 guest_answers "$addr_two"

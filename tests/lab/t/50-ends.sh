@@ -32,15 +32,11 @@ if begin "xl remus --stop"; then
     check "$name: the guest answers" guest_answers "$addr"
 fi
 if begin "Ctrl-C"; then
+    on A "xl remus --status guest" | sed 's/^/   /'
+    check "status: tells the epoch" on A "xl remus --status guest | grep -qi epoch"
     on A "kill -INT \$(pgrep -f '^xl remus' | grep -vx \$\$)"
     ended_well 0
     check "$name: the guest answers" guest_answers "$addr"
-fi
-if begin "status"; then
-    on A "xl remus --status guest" | sed 's/^/   /'
-    check "$name: tells the epoch" on A "xl remus --status guest | grep -qi epoch"
-    on A "xl remus --stop guest"
-    wait_for 30 remus_ended A guest
 fi
 if begin "guest reboots"; then
     kv cmd "$addr" REBOOT >/dev/null 2>&1

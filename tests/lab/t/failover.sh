@@ -14,7 +14,8 @@ seconds_between() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.1f", (b - a) / 1e9
 now_ns() { awk '{printf "%.0f", $1 * 1e9}' /proc/uptime; }
 
 # failover_run TYPE GUEST: starts it with the options of the array F_GUEST, calls F_PROTECT, protects with those of F_OPTIONS, calls F_BEFORE
-# before the loss; sets the other F_ variables; returns 1 with a message when it cannot even be tried.
+# before the loss; with F_REVIVE host A boots again as soon as the guest goes on; sets the other F_ variables; returns 1 with a message when
+# it cannot even be tried.
 failover_run() {
     local type=$1 guest=$2 load_pid kill_ns
     F_ACKED=0 F_LOST=1 F_SECONDS=- F_DETECT=- F_CHECK='' F_COPIES=0 F_CHECKPOINTS=0
@@ -52,6 +53,7 @@ failover_run() {
         kill "$load_pid" 2>/dev/null
         return 1
     fi
+    [ -z "${F_REVIVE-}" ] || revive A
     sleep 5
     lab capture stop "$F_CAPTURE"
     kill -TERM "$load_pid" 2>/dev/null

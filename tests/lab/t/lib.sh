@@ -81,22 +81,25 @@ leftovers() {
 nothing_left() {
     local left
     # The guard looks for a late suspend for some seconds before it goes.
-    for _ in 1 2 3 4 5; do
+    for _ in {1..12}; do
         left=$(leftovers "$1") && [ -z "$left" ] && return 0
-        sleep 3
+        sleep 1
     done
     echo "left behind on $1:"
     leftovers "$1"
     return 1
 }
 
+# A host that was killed boots again while the script goes on with the other one; fresh_hosts waits for it.
+revive() { lab start "$1" >/dev/null 2>&1 & } # HOST
+
 # fresh_hosts: both hosts up, no guests, no processes of an earlier script.
 fresh_hosts() {
     local h
     for h in A B; do
-        lab status | grep -q "$h.*running" || lab start "$h"
+        lab start "$h" 2>&1 | grep -v 'already running'
         lab resume "$h" >/dev/null 2>&1
-        on "$h" 'for p in $(pidof xl); do kill -9 $p 2>/dev/null; done; sleep 1
+        on "$h" 'p=$(pidof xl) && { kill -9 $p; sleep 1; }
             for g in $(xl list | awk "NR > 2 {print \$1}"); do xl remus --recover $g >/dev/null 2>&1; xl destroy $g; done; true'
     done
     lab heal repl >/dev/null 2>&1
