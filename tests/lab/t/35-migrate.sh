@@ -80,11 +80,11 @@ check "saved and restored: the same guest" same_guest
 echo "== a slow migration, and Ctrl-C in it"
 on A "env --default-signal=INT,QUIT setsid sh -c 'xl migrate --rate 1 guest hostB >/tmp/migrate.log 2>&1; echo exit \$? >>/tmp/migrate.log' </dev/null >/dev/null 2>&1 &"
 wait_for 60 on B "xl list | grep -q incoming"
-sleep 5 # what waited in ssh for the receiver to begin
+sleep 12 # what waited in ssh for the receiver to begin
 bytes=$(sent_bytes A) began=$EPOCHREALTIME
-sleep 5
+sleep 10
 rate=$(awk -v a="$bytes" -v b="$(sent_bytes A)" -v t="$began" -v u="$EPOCHREALTIME" 'BEGIN {printf "%.2f", (b - a) / (u - t) / 1e6}')
-check "xl migrate --rate 1 sends $rate MB/s" awk -v r="$rate" 'BEGIN {exit !(r > 0.2 && r < 1.3)}'
+check "xl migrate --rate 1 sends $rate MB/s" awk -v r="$rate" 'BEGIN {exit !(r > 0.2 && r < 2)}'
 on A "kill -INT \$(pgrep -f '^xl migrate --rate 1 guest' | head -n 1)"
 wait_for 60 on A "grep -q '^exit' /tmp/migrate.log"
 check "xl migrate, Ctrl-C: the guest runs on" same_guest
