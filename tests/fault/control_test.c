@@ -6,8 +6,6 @@
  * Demanded each time: whoever asks has an answer or an error within the limit, the operation is asked at most once for it, a failure
  * costs no more than one asker, the next operation for the same domain can listen, and no file or descriptor is left.
  */
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -21,31 +19,15 @@
 
 #include <libxl.h>
 
+#include "fault_calls.h"
 #include "libxl_control.h"
 
 #define CALLS_MAX 200
 #define ASK_LIMIT_MS 2000
 #define ASKERS 2
 
-/* ---- the call that fails; the linker puts these between the code and libc, which has a 64
- * bit off_t for all of us ---- */
+/* ---- the calls that fail ---- */
 
-static int fail_at, calls;
-
-static bool fails(int error)
-{
-    if (!fail_at || ++calls != fail_at) return false;
-    errno = error;
-    return true;
-}
-
-#define WRAP(type, name, error, formal, actual)                                                    \
-    type __real_##name formal;                                                                     \
-    type __wrap_##name formal;                                                                     \
-    type __wrap_##name formal                                                                      \
-    {                                                                                              \
-        return fails(error) ? -1 : __real_##name actual;                                           \
-    }
 WRAP(int, mkdir, ENOSPC, (const char *path, mode_t mode), (path, mode))
 WRAP(int, lstat64, ENOMEM, (const char *path, struct stat *st), (path, st))
 WRAP(int, fstat64, ENOMEM, (int fd, struct stat *st), (fd, st))
@@ -138,17 +120,6 @@ static bool wrong(const char *end, int n, const char *what)
     return false;
 }
 
-static int open_files(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    while (d && readdir(d))
-        n++;
-    if (d) closedir(d);
-    return n;
-}
-
 static int files_left(void)
 {
     DIR *d = opendir(getenv("XENTWIN_RUN_DIR"));
@@ -184,7 +155,7 @@ static bool run_operation(int n, bool *fired)
     bool started, over = false;
 
     operation_new(&op);
-    calls = 0;
+    *calls = 0;
     fail_at = n;
     started = !libxl__control_start(&op.ctl);
     for (int i = 0; started && !over && i < ASKERS; i++) {
@@ -198,7 +169,7 @@ static bool run_operation(int n, bool *fired)
     }
     if (refused > 1) return wrong("operation", n, "a failure costs more than one asker");
     if (!over) operation_end(&op);
-    *fired = calls >= n;
+    *fired = *calls >= n;
     fail_at = 0;
     if (started && files_left()) return wrong("operation", n, "a file is left");
     if (open_files() != files) return wrong("operation", n, "a descriptor is left");
@@ -213,10 +184,10 @@ static bool run_asker(int n, bool *fired)
 {
     int files = open_files(), result;
 
-    calls = 0;
+    *calls = 0;
     fail_at = n;
     result = ask();
-    *fired = calls >= n;
+    *fired = *calls >= n;
     fail_at = 0;
     if (result > 1) return wrong("asker", n, "neither answer nor error");
     if (*fired && !result) return wrong("asker", n, "the failure was not noticed");

@@ -6,8 +6,8 @@
  *
  * This program is three: the test, the operation, and, under the name xentwin-guard, the guard.
  */
-#include <dirent.h>
 #include <poll.h>
+#include <sys/prctl.h>
 
 #define GUARD_LOG_DIR "/nonexistent"
 #define main xentwin_guard_main
@@ -15,27 +15,13 @@ int xentwin_guard_main(int argc, char **argv);
 #include "../../tools/guard/xentwin-guard.c"
 #undef main
 
+#include "fault_calls.h"
+
 #define CALLS_MAX 200
 #define GONE_MS 10000
 
-/* ---- the call that fails ---- */
+/* ---- the calls that fail; the child that makes the guard counts, too ---- */
 
-static uint64_t fail_at, *calls; /* shared: the child that makes the guard counts, too */
-
-static bool fails(int error)
-{
-    if (!fail_at || ++*calls != fail_at) return false;
-    errno = error;
-    return true;
-}
-
-#define WRAP(type, name, error, formal, actual)                                                    \
-    type __real_##name formal;                                                                     \
-    type __wrap_##name formal;                                                                     \
-    type __wrap_##name formal                                                                      \
-    {                                                                                              \
-        return fails(error) ? -1 : __real_##name actual;                                           \
-    }
 WRAP(pid_t, fork, EAGAIN, (void), ())
 WRAP(int, pidfd_open, EMFILE, (pid_t pid, unsigned flags), (pid, flags))
 WRAP(int, poll, ENOMEM, (struct pollfd * p, nfds_t n, int ms), (p, n, ms))
@@ -44,11 +30,11 @@ WRAP(ssize_t, send, ENOBUFS, (int fd, const void *buf, size_t n, int flags), (fd
 WRAP(int, socketpair, EMFILE, (int domain, int type, int protocol, int sv[2]),
      (domain, type, protocol, sv))
 
-/* ---- what is done to the guest, and who was there: words in two files ---- */
+/* ---- what is done to the guest: words in a file ---- */
 
-static void note(const char *variable, const char *word)
+static void note(const char *word)
 {
-    int fd = open(getenv(variable), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    int fd = open(getenv("TEST_DEEDS"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 
     if (fd < 0) abort();
     dprintf(fd, "%s ", word);
@@ -57,13 +43,13 @@ static void note(const char *variable, const char *word)
 
 int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
 {
-    note("TEST_DEEDS", "go_on");
+    note("go_on");
     return 0;
 }
 
 int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
 {
-    note("TEST_DEEDS", "pause");
+    note("pause");
     return 0;
 }
 
@@ -79,17 +65,8 @@ bool libxl__recover_is_stopped(libxl__gc *gc, uint32_t domid)
 
 int libxl__netbuffer_discard(libxl__gc *gc, const char *ifb)
 {
-    note("TEST_DEEDS", "discard");
+    note("discard");
     return 0;
-}
-
-static int be_guard(int argc, char **argv)
-{
-    char pid[20];
-
-    snprintf(pid, sizeof(pid), "%d", (int)getpid());
-    note("TEST_PIDS", pid);
-    return xentwin_guard_main(argc, argv);
 }
 
 /* ---- the operation ---- */
@@ -97,7 +74,7 @@ static int be_guard(int argc, char **argv)
 enum end { ENDS, IS_KILLED };
 
 struct report {
-    bool fired, started, guarded, left;
+    bool fired, guarded, left;
 };
 
 static int deaths;
@@ -105,17 +82,6 @@ static int deaths;
 static void guard_died(libxl__egc *egc, libxl__guard *g, int rc)
 {
     deaths++;
-}
-
-static int open_files(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    while (d && readdir(d))
-        n++;
-    if (d) closedir(d);
-    return n;
 }
 
 /* Its guard is killed; the loop finds out and starts another one. */
@@ -127,7 +93,7 @@ static void lose_guard(libxl__loop *loop, libxl__guard *g)
         ;
 }
 
-static void __attribute__((noreturn)) operate(int out, uint64_t n, enum end end)
+static void __attribute__((noreturn)) operate(int out, int n, enum end end)
 {
     struct report r = {0};
     libxl__loop *loop;
@@ -149,7 +115,7 @@ static void __attribute__((noreturn)) operate(int out, uint64_t n, enum end end)
     g.died = guard_died;
     files = open_files();
     fail_at = n;
-    r.started = !libxl__guard_start(&g);
+    (void)libxl__guard_start(&g);
     libxl__guard_update(&g, 'P', 0);
     libxl__guard_update(&g, 'P', 1);
     lose_guard(loop, &g);
@@ -166,10 +132,10 @@ static void __attribute__((noreturn)) operate(int out, uint64_t n, enum end end)
 
 /* ---- the test ---- */
 
-static const char *words(const char *variable)
+static const char *deeds(void)
 {
     static char text[1000];
-    FILE *f = fopen(getenv(variable), "re");
+    FILE *f = fopen(getenv("TEST_DEEDS"), "re");
     size_t n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
 
     if (f) fclose(f);
@@ -177,57 +143,72 @@ static const char *words(const char *variable)
     return text;
 }
 
-static bool guards_gone(void)
+static int children(void)
 {
-    char list[1000], *at;
+    char path[64];
+    int n = 0, pid;
 
-    snprintf(list, sizeof(list), "%s", words("TEST_PIDS"));
-    /* Whoever inherited it may be slow to take its status. */
-    for (char *word = strtok_r(list, " ", &at); word; word = strtok_r(NULL, " ", &at)) {
-        struct pollfd p = {.fd = pidfd_open(atoi(word), 0), .events = POLLIN};
-        bool gone = p.fd < 0 || poll(&p, 1, GONE_MS) == 1;
-
-        if (p.fd >= 0) close(p.fd);
-        if (!gone) return false;
-    }
-    return true;
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+    FILE *f = fopen(path, "re");
+    if (!f) abort();
+    while (fscanf(f, "%d", &pid) == 1)
+        n++;
+    fclose(f);
+    return n;
 }
 
-static bool wrong(const char *what, uint64_t n, enum end end)
+/* We are the reaper of every guard from its first moment on: `others` are the children that are none. */
+static bool guards_gone(int others)
 {
-    printf("call %lu fails, the operation %s: %s; deeds '%s'\n", (unsigned long)n,
-           end == ENDS ? "ends" : "is killed", what, words("TEST_DEEDS"));
+    for (int ms = 0; ms < GONE_MS; ms += 5) {
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            continue;
+        if (children() == others) return true;
+        usleep(5000);
+    }
     return false;
 }
 
-/* False: something is wrong. */
-static bool run(uint64_t n, enum end end, bool *fired)
+/* What is wrong, or NULL. */
+static const char *judge(pid_t op, const struct report *r, enum end end)
 {
+    /* Nobody but the operation knows of a guest that is well: those who were dropped leave. */
+    if (end == ENDS && !guards_gone(1)) return "a guard is left";
+    if (*deeds()) return "a guard acts, the operation lives";
+    kill(op, SIGKILL);
+    if (!guards_gone(0)) return "a guard is left";
+    if (r->left) return "a child or a file is left";
+    if (end == ENDS && *deeds()) return "a guard acts after the end";
+    if (end == IS_KILLED && r->guarded && strcmp(deeds(), "go_on "))
+        return "the guest is not let go once";
+    return NULL;
+}
+
+/* False: something is wrong. */
+static bool run(int n, enum end end, bool *fired)
+{
+    const char *problem = "it crashed";
     struct report r;
     int fds[2];
     pid_t op;
 
     unlink(getenv("TEST_DEEDS"));
-    unlink(getenv("TEST_PIDS"));
     *calls = 0;
     if (pipe2(fds, O_CLOEXEC)) abort();
     op = fork();
     if (!op) operate(fds[1], n, end);
     close(fds[1]);
-    if (read(fds[0], &r, sizeof(r)) != sizeof(r)) return wrong("it crashed", n, end);
+    if (read(fds[0], &r, sizeof(r)) == sizeof(r)) {
+        *fired = r.fired;
+        problem = judge(op, &r, end);
+    }
     close(fds[0]);
-    *fired = r.fired;
-    /* Nobody but the operation knows of a guest that is well: those who were dropped leave. */
-    if (end == ENDS && !guards_gone()) return wrong("a guard is left", n, end);
-    if (*words("TEST_DEEDS")) return wrong("a guard acts, the operation lives", n, end);
+    if (!problem) return true;
+    printf("call %d fails, the operation %s: %s; deeds '%s'\n", n,
+           end == ENDS ? "ends" : "is killed", problem, deeds());
     kill(op, SIGKILL);
-    if (waitpid(op, NULL, 0) != op) abort();
-    if (!guards_gone()) return wrong("a guard is left", n, end);
-    if (r.left) return wrong("a child or a file is left", n, end);
-    if (end == ENDS && *words("TEST_DEEDS")) return wrong("a guard acts after the end", n, end);
-    if (end == IS_KILLED && r.guarded && strcmp(words("TEST_DEEDS"), "go_on "))
-        return wrong("the guest is not let go once", n, end);
-    return true;
+    guards_gone(0);
+    return false;
 }
 
 int main(int argc, char **argv)
@@ -237,24 +218,22 @@ int main(int argc, char **argv)
     unsigned long failed = 0, runs = 0;
     bool fired;
 
-    if (!strcmp(argv[0], "xentwin-guard")) return be_guard(argc, argv);
+    if (!strcmp(argv[0], "xentwin-guard")) return xentwin_guard_main(argc, argv);
     if (len < 0 || !mkdtemp(dir)) abort();
     exe[len] = 0;
     calls = mmap(NULL, sizeof(*calls), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (calls == MAP_FAILED) abort();
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1)) abort();
     setenv("XENTWIN_GUARD", exe, 1);
     setenv("XENTWIN_XL", "/bin/true", 1);
     snprintf(path, sizeof(path), "%s/deeds", dir);
     setenv("TEST_DEEDS", path, 1);
-    snprintf(path, sizeof(path), "%s/pids", dir);
-    setenv("TEST_PIDS", path, 1);
     for (int end = ENDS; end <= IS_KILLED; end++) {
         fired = true;
-        for (uint64_t n = 1; fired && n < CALLS_MAX; n++, runs++)
+        for (int n = 1; fired && n < CALLS_MAX; n++, runs++)
             failed += !run(n, (enum end)end, &fired);
     }
     unlink(getenv("TEST_DEEDS"));
-    unlink(getenv("TEST_PIDS"));
     rmdir(dir);
     printf("%lu runs, %lu failed\n", runs, failed);
     return failed || fired ? 1 : 0;

@@ -6,14 +6,12 @@
  * Demanded each time: the operation is refused at its creation or completes exactly once; no file, no child
  * and no trace in the list of operations is left.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,69 +24,24 @@
 #include <libxl_event.h>
 
 #include "../unit/fake_xenlight.h"
+#include "fault_calls.h"
 #include "libxl_ao.h"
 
 #define DOMID 3
 
-/* ---- the system calls that fail when told to; the linker puts them between the code and libc ---- */
+/* ---- the calls that fail ---- */
 
-static atomic_int calls, fail_call;
-
-static bool fails(void)
-{
-    return atomic_fetch_add(&calls, 1) + 1 == atomic_load(&fail_call);
-}
-
-int __real_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
-int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
-int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
-{
-    if (!fails()) return __real_poll(fds, n, timeout_ms);
-    errno = ENOMEM;
-    return -1;
-}
-
-int __real_eventfd(unsigned value, int flags);
-int __wrap_eventfd(unsigned value, int flags);
-int __wrap_eventfd(unsigned value, int flags)
-{
-    if (!fails()) return __real_eventfd(value, flags);
-    errno = EMFILE;
-    return -1;
-}
+WRAP(int, poll, ENOMEM, (struct pollfd * fds, nfds_t n, int timeout_ms), (fds, n, timeout_ms))
+WRAP(int, eventfd, EMFILE, (unsigned value, int flags), (value, flags))
+WRAP(int, pipe2, EMFILE, (int fds[2], int flags), (fds, flags))
+WRAP(pid_t, fork, EAGAIN, (void), ())
+WRAP(int, pidfd_open, EMFILE, (pid_t pid, unsigned flags), (pid, flags))
 
 int __real_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg);
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg);
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *arg)
 {
-    return fails() ? EAGAIN : __real_pthread_create(t, a, f, arg);
-}
-
-int __real_pipe2(int fds[2], int flags);
-int __wrap_pipe2(int fds[2], int flags);
-int __wrap_pipe2(int fds[2], int flags)
-{
-    if (!fails()) return __real_pipe2(fds, flags);
-    errno = EMFILE;
-    return -1;
-}
-
-pid_t __real_fork(void);
-pid_t __wrap_fork(void);
-pid_t __wrap_fork(void)
-{
-    if (!fails()) return __real_fork();
-    errno = EAGAIN;
-    return -1;
-}
-
-int __real_pidfd_open(pid_t pid, unsigned flags);
-int __wrap_pidfd_open(pid_t pid, unsigned flags);
-int __wrap_pidfd_open(pid_t pid, unsigned flags)
-{
-    if (!fails()) return __real_pidfd_open(pid, flags);
-    errno = EMFILE;
-    return -1;
+    return fails(EAGAIN) ? EAGAIN : __real_pthread_create(t, a, f, arg);
 }
 
 /* As if another thread had reaped our child a moment before. */
@@ -98,9 +51,7 @@ int __wrap_waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 {
     int r = __real_waitid(type, id, info, options);
 
-    if (!fails()) return r;
-    errno = ECHILD;
-    return -1;
+    return fails(ECHILD) ? -1 : r;
 }
 
 /* ---- the operation ---- */
@@ -181,17 +132,6 @@ static void called(libxl_ctx *from, int rc, void *user)
     sem_post(&called_back);
 }
 
-static int open_files(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 /* libxl_event_wait may be the one whose call failed: then it says so, and the event is still to come. */
 static void fetch_event(void)
 {
@@ -231,12 +171,12 @@ static bool run(enum how how, bool abort_it, int n)
     int files = open_files(), started;
 
     completions = result = 0;
-    atomic_store(&calls, 0);
-    atomic_store(&fail_call, n);
+    atomic_store(calls, 0);
+    atomic_store(&fail_at, n);
     started = begin(ctx, how == RETURNS ? NULL : &hows[how]);
     if (abort_it) libxl__ao_abort_domid(DOMID);
     await_completion(how, started);
-    atomic_store(&fail_call, 0);
+    atomic_store(&fail_at, 0);
 
     if (completions != (how == RETURNS || !started))
         fail_msg("how %d, n = %d: %d completions", how, n, completions);
@@ -247,7 +187,7 @@ static bool run(enum how how, bool abort_it, int n)
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
     assert_int_equal(errno, ECHILD);
     if (open_files() != files) fail_msg("how %d, n = %d: files left open", how, n);
-    return atomic_load(&calls) >= n;
+    return atomic_load(calls) >= n;
 }
 
 static void all(enum how how, bool abort_it)

@@ -84,7 +84,7 @@ sleep 12 # what waited in ssh for the receiver to begin
 bytes=$(sent_bytes A) began=$EPOCHREALTIME
 sleep 10
 rate=$(awk -v a="$bytes" -v b="$(sent_bytes A)" -v t="$began" -v u="$EPOCHREALTIME" 'BEGIN {printf "%.2f", (b - a) / (u - t) / 1e6}')
-check "xl migrate --rate 1 sends $rate MB/s" awk -v r="$rate" 'BEGIN {exit !(r > 0.2 && r < 2)}'
+check "xl migrate --rate 1 sends $rate MB/s" awk -v r="$rate" 'BEGIN {exit !(r > 0.2 && r < 1.3)}'
 on A "kill -INT \$(pgrep -f '^xl migrate --rate 1 guest' | head -n 1)"
 wait_for 60 on A "grep -q '^exit' /tmp/migrate.log"
 check "xl migrate, Ctrl-C: the guest runs on" same_guest
