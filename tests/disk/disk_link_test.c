@@ -77,7 +77,9 @@ static void connect_link(struct world *w)
     setsockopt(sv[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
     w->fd = sv[0];
     w->seq = 0;
+    pthread_mutex_lock(&w->d.lock);
     w->lost[0] = 0;
+    pthread_mutex_unlock(&w->d.lock);
     assert_int_equal(disk_link_start(&w->d, sv[1], sv[1], w->why), 0);
 }
 
@@ -644,6 +646,47 @@ static void t_primary_overlapping_writes_keep_their_order(void **state)
     end(w);
 }
 
+/* The link takes a part of a frame, the queue the rest: the backup gets each octet once. */
+static void *write_large(void *arg)
+{
+    struct world *w = arg;
+    uint8_t *data = malloc(DISK_PAYLOAD_MAX);
+
+    for (unsigned i = 0; i < 20; i++) {
+        for (unsigned k = 0; k < DISK_PAYLOAD_MAX; k++)
+            data[k] = (uint8_t)(k / 251 + i + (uintptr_t)&data / 4096);
+        uint32_t size = DISK_PAYLOAD_MAX - i * 37777;
+        assert_int_equal(disk_write(&w->d, data, size, (i % 3) * 70000, false), 0);
+    }
+    free(data);
+    return NULL;
+}
+
+static void t_primary_goes_on_where_the_link_stopped(void **state)
+{
+    struct world *w = begin(*state, true);
+    uint8_t *copy = calloc(2, SIZE), *disk = copy + SIZE;
+    pthread_t threads[2];
+    struct disk_frame f;
+    unsigned writes = 0;
+
+    synchronise_primary(w, 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, write_large, w), 0);
+    while (writes < 40 && hear(w, &f)) {
+        assert_int_equal(f.type, DISK_WRITE);
+        memcpy(copy + f.offset, w->payload, f.payload);
+        if (writes++ % 4 == 0) poll(NULL, 0, 10);
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(writes, 40);
+    assert_int_equal(disk_read(&w->d, disk, SIZE, 0), 0);
+    assert_memory_equal(copy, disk, SIZE);
+    free(copy);
+    end(w);
+}
+
 /* ---- starting again ---- */
 
 static bool trusts_its_bitmap(struct folder *f, bool clean, bool same_boot)
@@ -735,6 +778,7 @@ int main(void)
         TEST(t_primary_own_disk_failing_ends_the_protection),
         TEST(t_primary_commits_between_barriers_only),
         TEST(t_primary_overlapping_writes_keep_their_order),
+        TEST(t_primary_goes_on_where_the_link_stopped),
         TEST(t_start_after_a_dead_host_trusts_no_bitmap),
         TEST(t_start_of_a_stale_disk_is_refused),
     };

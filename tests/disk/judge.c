@@ -459,6 +459,7 @@ static void finish(struct judge *j)
     /* A fault that has not come yet comes no more. */
     if (j->trouble == T_PRIMARY_DISK && j->p->fault[0] && !j->p->lost) j->p->lost = true;
     if (j->trouble == T_BACKUP_DISK && j->b->fault[0] && !j->p->lost) j->p->lost = true;
+    j->trouble_at = 0;
     if (over(j)) aftermath(j);
     if (over(j)) {
         fail(j, j->p->reason);

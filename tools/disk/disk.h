@@ -5,7 +5,7 @@
  *     nbdkit's threads   disk.c           requests of the guest
  *     control thread     disk_control.c   requests of the library
  *     link thread        disk_primary.c or disk_backup.c: reads the link, owns it, ends its helpers:
- *        sender          primary: sends what is queued
+ *        sender          primary: sends what is queued and nbdkit's threads could not send at once
  *        syncer          primary: disk_sync.c
  *        ticker          backup: says that it is alive
  *     applier            backup: brings committed epochs to the disk

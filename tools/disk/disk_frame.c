@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include <xxhash.h>
+#include <xxh_x86dispatch.h>
 
 #include "disk_util.h"
 

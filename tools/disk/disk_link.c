@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#define BUFFER_SIZE (1 << 20)
 
 static int set_nonblocking(int fd)
 {
@@ -15,6 +18,19 @@ static int set_nonblocking(int fd)
 
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK)) return -errno;
     return 0;
+}
+
+/* As much as a large write needs, if the kernel lets us; less is slower and no error. TCP finds its own. */
+static void enlarge(int fd)
+{
+    static const int size = BUFFER_SIZE;
+    int domain;
+    socklen_t length = sizeof(domain);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length))
+        (void)fcntl(fd, F_SETPIPE_SZ, BUFFER_SIZE);
+    else if (domain == AF_UNIX && setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
 struct disk_link *disk_link_new(struct disk *d, int in, int out)
@@ -31,6 +47,7 @@ struct disk_link *disk_link_new(struct disk *d, int in, int out)
         free(l);
         return NULL;
     }
+    enlarge(out);
     l->disk = d;
     l->in = in;
     l->out = out;
@@ -107,6 +124,18 @@ ssize_t disk_link_write_some(struct disk_link *l, const struct iovec *iov, int c
         int r = wait_for(l, l->out, POLLOUT, limit_ms);
         if (r) return r;
     }
+}
+
+size_t disk_link_try(struct disk_link *l, const uint8_t head[DISK_FRAME_SIZE], const void *payload,
+                     size_t size)
+{
+    struct iovec iov[2] = {
+        {.iov_base = (void *)(uintptr_t)head, .iov_len = DISK_FRAME_SIZE},
+        {.iov_base = (void *)(uintptr_t)payload, .iov_len = size},
+    };
+    ssize_t n = writev(l->out, iov, size ? 2 : 1);
+
+    return n > 0 ? (size_t)n : 0;
 }
 
 int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payload, int limit_ms)

@@ -62,6 +62,9 @@ void disk_link_free(struct disk_link *l);
 int disk_link_read(struct disk_link *l, struct disk_frame *f, int limit_ms);
 /* Writes what it can; waits at most limit_ms until something goes. Returns octets or -errno. */
 ssize_t disk_link_write_some(struct disk_link *l, const struct iovec *iov, int count, int limit_ms);
+/* What the link takes of a frame without waiting, in octets; 0 also after an error, which the next writer meets. */
+size_t disk_link_try(struct disk_link *l, const uint8_t head[DISK_FRAME_SIZE], const void *payload,
+                     size_t size);
 /* A whole frame at once, for those who have no queue. Sets f->seq. */
 int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payload, int limit_ms);
 /* 0 after ms, -ECANCELED once the link is dead. */

@@ -20,6 +20,7 @@
 #include "disk_util.h"
 
 #define SEND_MAX (1u << 20)
+#define HELP_MAX (256u << 10)
 /* What data leaves free in the queue, so that a barrier never waits. */
 #define SPARE_OCTETS (16 * DISK_FRAME_SIZE)
 #define SPARE_SLOTS 16
@@ -57,21 +58,62 @@ static bool wait_room(struct disk *d, struct disk_link *l, size_t payload)
     return sends(d, l);
 }
 
-static void queue_now(struct disk *d, struct disk_frame *f, const void *payload)
+static bool can_send(const struct disk *d)
 {
+    return !d->queue.sending && disk_queue_sendable(&d->queue);
+}
+
+/* Under the lock, which is given back for it: one write of what is queued, nobody else writes meanwhile. Octets or -errno. */
+static ssize_t send_queued(struct disk *d, struct disk_link *l, size_t max, int limit_ms)
+{
+    struct iovec iov[2];
+
+    disk_queue_peek(&d->queue, iov, max);
+    d->queue.sending = true;
+    pthread_mutex_unlock(&d->lock);
+    ssize_t n = disk_link_write_some(l, iov, 2, limit_ms);
+    pthread_mutex_lock(&d->lock);
+    d->queue.sending = false;
+    if (n > 0) disk_queue_sent(&d->queue, (size_t)n);
+    pthread_cond_broadcast(&d->room);
+    return n;
+}
+
+/* Under the lock. To wake the sender costs more than a short write: who queued does that write itself. What the link does not
+ * take at once, and its errors, are left to the sender. */
+static void help_sender(struct disk *d, struct disk_link *l)
+{
+    size_t left = HELP_MAX;
+
+    while (left && sends(d, l) && can_send(d)) {
+        ssize_t n = send_queued(d, l, left, 0);
+        if (n <= 0) break;
+        left -= (size_t)n;
+    }
+    if (can_send(d)) pthread_cond_broadcast(&d->work);
+    if (!disk_queue_in_use(&d->queue) && !sends(d, d->link)) pthread_cond_broadcast(&d->changed);
+}
+
+/* With nothing before it in the queue a frame goes to the link at once, from the guest's own memory, and only what the link does not
+ * take is copied. */
+static void queue_now(struct disk *d, struct disk_link *l, struct disk_frame *f,
+                      const void *payload)
+{
+    bool next = !d->queue.count;
     struct disk_slot *slot = disk_queue_reserve(&d->queue, f->payload);
+    uint8_t head[DISK_FRAME_SIZE];
+    size_t gone = 0;
 
     f->epoch = d->epoch;
-    if (f->payload) {
-        pthread_mutex_unlock(&d->lock);
-        disk_queue_fill(&d->queue, slot, f, payload);
-        pthread_mutex_lock(&d->lock);
-    } else {
-        disk_queue_fill(&d->queue, slot, f, payload);
-    }
+    if (f->payload) pthread_mutex_unlock(&d->lock);
+    f->seq = slot->seq;
+    disk_frame_put(head, f, payload);
+    if (next) gone = disk_link_try(l, head, payload, f->payload);
+    disk_queue_fill(&d->queue, slot, head, payload, gone);
+    if (f->payload) pthread_mutex_lock(&d->lock);
     disk_queue_ready(&d->queue, slot);
-    pthread_cond_broadcast(&d->work);
-    if (!d->queue.filling && !sends(d, d->link)) pthread_cond_broadcast(&d->changed);
+    if (gone) disk_queue_sent(&d->queue, gone);
+    if (next) pthread_cond_broadcast(&d->room);
 }
 
 bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
@@ -79,7 +121,8 @@ bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
 {
     if (!room_for(d, f->payload) && !wait_room(d, l, f->payload)) return false;
     if (!sends(d, l)) return false;
-    queue_now(d, f, payload);
+    queue_now(d, l, f, payload);
+    help_sender(d, l);
     return sends(d, l);
 }
 
@@ -152,10 +195,11 @@ int disk_barrier(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
         r = 0;
     if (!r) {
         d->epoch = n;
-        queue_now(d, &f, NULL);
+        queue_now(d, d->link, &f, NULL);
         d->closed = n;
         d->epoch = n + 1;
         disk_bitmap_close_epoch(&d->bitmap);
+        help_sender(d, d->link);
     }
     pthread_mutex_unlock(&d->lock);
     return r;
@@ -247,24 +291,18 @@ static void *sender(void *arg)
 {
     struct disk_link *l = arg;
     struct disk *d = l->disk;
-    struct iovec iov[2];
 
     pthread_mutex_lock(&d->lock);
     while (!l->dead) {
-        if (!disk_queue_peek(&d->queue, iov, SEND_MAX)) {
+        if (!can_send(d)) {
             pthread_cond_wait(&d->work, &d->lock);
             continue;
         }
-        pthread_mutex_unlock(&d->lock);
-        ssize_t n = disk_link_write_some(l, iov, 2, d->o.hold ? -1 : d->o.limit_ms);
-        pthread_mutex_lock(&d->lock);
+        ssize_t n = send_queued(d, l, SEND_MAX, d->o.hold ? -1 : d->o.limit_ms);
         if (n == -ETIMEDOUT)
             disk_link_lost(d, l, "the backup takes nothing for %d ms", d->o.limit_ms);
         else if (n < 0)
             disk_link_lost(d, l, "%s", disk_link_error((int)n));
-        else
-            disk_queue_sent(&d->queue, (size_t)n);
-        pthread_cond_broadcast(&d->room);
     }
     pthread_mutex_unlock(&d->lock);
     return NULL;
@@ -361,7 +399,7 @@ static void peer_error(struct disk *d, struct disk_link *l, const struct disk_fr
 static void ready(struct disk *d, struct disk_link *l)
 {
     /* What is still copied into the queue belongs to the link before. */
-    while (d->queue.filling)
+    while (disk_queue_in_use(&d->queue))
         pthread_cond_wait(&d->changed, &d->lock);
     l->handshaken = true;
     d->epoch = d->closed = d->committed = 0;
@@ -440,6 +478,9 @@ void *disk_primary_link(void *arg)
         pthread_join(l->syncer, NULL);
     }
     pthread_mutex_lock(&d->lock);
+    /* Somebody may be writing to the link. */
+    while (disk_queue_in_use(&d->queue))
+        pthread_cond_wait(&d->changed, &d->lock);
     d->link = NULL;
     pthread_cond_broadcast(&d->changed);
     pthread_mutex_unlock(&d->lock);

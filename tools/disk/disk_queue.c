@@ -31,7 +31,7 @@ int disk_queue_allocate(struct disk_queue *q, size_t size)
 
 void disk_queue_reset(struct disk_queue *q)
 {
-    assert(!q->filling);
+    assert(!disk_queue_in_use(q));
     q->reserved = q->sent = q->seq = 0;
     q->first = q->count = 0;
 }
@@ -67,22 +67,32 @@ static void copy_in(struct disk_queue *q, uint64_t at, const void *data, size_t 
     if (size > first) memcpy(q->ring, (const uint8_t *)data + first, size - first);
 }
 
-void disk_queue_fill(struct disk_queue *q, const struct disk_slot *slot, struct disk_frame *f,
-                     const void *payload)
+void disk_queue_fill(struct disk_queue *q, const struct disk_slot *slot,
+                     const uint8_t head[DISK_FRAME_SIZE], const void *payload, size_t gone)
 {
-    uint8_t head[DISK_FRAME_SIZE];
+    uint64_t at = slot->start + gone, body = slot->start + DISK_FRAME_SIZE;
 
-    assert(slot->end - slot->start == DISK_FRAME_SIZE + f->payload);
-    f->seq = slot->seq;
-    disk_frame_put(head, f, payload);
-    copy_in(q, slot->start, head, sizeof(head));
-    if (f->payload) copy_in(q, slot->start + sizeof(head), payload, f->payload);
+    if (at < body) {
+        copy_in(q, at, head + gone, body - at);
+        at = body;
+    }
+    if (at < slot->end) copy_in(q, at, (const uint8_t *)payload + (at - body), slot->end - at);
 }
 
 void disk_queue_ready(struct disk_queue *q, struct disk_slot *slot)
 {
     slot->ready = true;
     q->filling--;
+}
+
+bool disk_queue_sendable(const struct disk_queue *q)
+{
+    return q->count && q->slots[q->first].ready;
+}
+
+bool disk_queue_in_use(const struct disk_queue *q)
+{
+    return q->filling || q->sending;
 }
 
 size_t disk_queue_peek(const struct disk_queue *q, struct iovec iov[2], size_t max)

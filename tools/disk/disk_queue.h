@@ -33,6 +33,7 @@ struct disk_queue {
     uint64_t seq;            /* of the next frame */
     unsigned first, count;   /* slots in use */
     unsigned filling;        /* reserved, not ready: the ring must stay as it is */
+    bool sending;            /* somebody writes to the link from the ring; its owner's */
     struct disk_slot slots[DISK_QUEUE_SLOTS];
 };
 
@@ -46,11 +47,15 @@ void disk_queue_reset(struct disk_queue *q);
 bool disk_queue_has_room(const struct disk_queue *q, size_t payload);
 /* There is room. */
 struct disk_slot *disk_queue_reserve(struct disk_queue *q, size_t payload);
-/* Without the lock. Sets f->seq. */
-void disk_queue_fill(struct disk_queue *q, const struct disk_slot *slot, struct disk_frame *f,
-                     const void *payload);
+/* Without the lock: all of the frame but the first `gone` octets. */
+void disk_queue_fill(struct disk_queue *q, const struct disk_slot *slot,
+                     const uint8_t head[DISK_FRAME_SIZE], const void *payload, size_t gone);
 void disk_queue_ready(struct disk_queue *q, struct disk_slot *slot);
 
+/* Its first frame can be sent. */
+bool disk_queue_sendable(const struct disk_queue *q);
+/* Somebody reads or writes the ring without the lock. */
+bool disk_queue_in_use(const struct disk_queue *q);
 /* What can be sent now, at most `max` octets, in one or two pieces. Returns their sum. */
 size_t disk_queue_peek(const struct disk_queue *q, struct iovec iov[2], size_t max);
 void disk_queue_sent(struct disk_queue *q, size_t size);
