@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -279,6 +280,30 @@ static void t_clients_above_limit_told_busy(void **state)
         if (i != 3) assert_string_equal(heard(f, fds[i]), "error ended\n");
 }
 
+/* With no descriptor left it looks again after a second, not with each turn. */
+static void t_accept_short_of_descriptors_waits_a_second(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit before, none;
+
+    f->answer_at_once = true;
+    start(f);
+    int fd = dial(f);
+    assert_int_equal(write(fd, "status\n", 7), 7);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    /* The lowest descriptor is the first that is free. */
+    none = (struct rlimit){.rlim_cur = (rlim_t)fd + 1, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    turns(f, 3);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    turns(f, 3);
+    assert_int_equal(f->requests, 0);
+    f->now_ms += 1000;
+    turns(f, 5);
+    assert_int_equal(f->requests, 1);
+    assert_string_equal(heard(f, fd), "ok done\n");
+}
+
 static void t_dispose_inside_request_answers_ended(void **state)
 {
     struct fixture *f = *state;
@@ -449,6 +474,7 @@ int main(void)
         T(t_client_gone_before_answer_is_forgotten),
         T(t_client_half_closed_still_gets_answer),
         T(t_clients_above_limit_told_busy),
+        T(t_accept_short_of_descriptors_waits_a_second),
         T(t_dispose_inside_request_answers_ended),
         T(t_start_second_operation_lock_fail),
         T(t_start_after_killed_process_replaces_stale_socket),

@@ -28,6 +28,7 @@
 #define CLIENTS_MAX 16
 #define LINE_LIMIT_MS 5000
 #define LOCK_TRIES 10
+#define SHORTAGE_MS 1000
 
 struct client {
     struct libxl__control *ctl;
@@ -42,6 +43,7 @@ struct client {
 struct control_state {
     int listen_fd, lock_fd;
     libxl__ev_fd listen_ev;
+    libxl__ev_time shortage; /* runs while descriptors are short and nobody is accepted */
     unsigned last_id;
     char sock[CONTROL_PATH_SIZE];
     char lock[CONTROL_PATH_SIZE];
@@ -230,6 +232,26 @@ static struct client *client_slot(struct control_state *st)
     return NULL;
 }
 
+static void listen_ready(libxl__egc *egc, libxl__ev_fd *ev, int lfd, short events, short revents);
+
+static void listen_again(libxl__egc *egc, libxl__ev_time *ev)
+{
+    struct control_state *st = CONTAINER_OF(ev, struct control_state, shortage);
+    libxl__loop *loop = st->clients[0].ctl->loop;
+
+    if (libxl__ev_fd_register(loop, &st->listen_ev, listen_ready, st->listen_fd, POLLIN))
+        (void)libxl__ev_time_register_rel(loop, &st->shortage, listen_again, SHORTAGE_MS);
+}
+
+/* Who waits to be accepted stays readable: to look at once again would only burn the processor. */
+static void listen_later(struct control_state *st)
+{
+    libxl__loop *loop = st->clients[0].ctl->loop;
+
+    if (!libxl__ev_time_register_rel(loop, &st->shortage, listen_again, SHORTAGE_MS))
+        libxl__ev_fd_deregister(loop, &st->listen_ev);
+}
+
 static void listen_ready(libxl__egc *egc, libxl__ev_fd *ev, int lfd, short events, short revents)
 {
     struct control_state *st = CONTAINER_OF(ev, struct control_state, listen_ev);
@@ -238,7 +260,10 @@ static void listen_ready(libxl__egc *egc, libxl__ev_fd *ev, int lfd, short event
     int rc;
 
     int fd = accept4(lfd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0) return; /* it went away, or descriptors are short: the next turn tries again */
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) listen_later(st);
+        return;
+    }
     c = client_slot(st);
     if (!c) {
         static const char busy[] = "error busy\n";
@@ -269,6 +294,7 @@ static struct control_state *state_new(libxl__control *ctl)
     if (!st) return NULL;
     st->listen_fd = st->lock_fd = -1;
     libxl__ev_fd_init(&st->listen_ev);
+    libxl__ev_time_init(&st->shortage);
     for (size_t i = 0; i < CLIENTS_MAX; i++) {
         st->clients[i].ctl = ctl;
         st->clients[i].fd = -1;
@@ -326,6 +352,7 @@ void libxl__control_dispose(libxl__control *ctl)
         if (st->clients[i].fd >= 0) client_answer(&st->clients[i], "error ended");
     if (st->listen_fd >= 0) {
         libxl__ev_fd_deregister(ctl->loop, &st->listen_ev);
+        libxl__ev_time_deregister(ctl->loop, &st->shortage);
         close(st->listen_fd);
     }
     if (st->lock_fd >= 0) {
