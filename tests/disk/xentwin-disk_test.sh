@@ -67,6 +67,23 @@ expect 1 'served as a primary' attach g xvda --path "$disk"
 expect 0 '' stop g xvda
 [ ! -e "$dir/run/disk-g-xvda/nbd.sock" ] || { echo "the socket's file stays" >&2 && failed=1; }
 
+# A link starts an instance and ends it; one that idles with another disk makes room, one that was started by hand stays.
+expect 0 'closed the link' attach g xvde --path "$disk"
+expect 1 'no instance' status g xvde
+expect 0 'nbd.sock' start g xvde "$dir/other" --role backup
+expect 1 'another disk' start g xvde "$disk" --role backup
+expect 0 'closed the link' attach g xvde --path "$disk"
+expect 1 'no instance' status g xvde
+expect 0 'nbd.sock' start g xvde "$disk" --role backup
+expect 0 'closed the link' attach g xvde --path "$disk"
+expect 0 'role=backup' status g xvde
+expect 0 'ok' request g xvde leave
+expect 0 '' stop g xvde
+expect 0 'nbd.sock' start g xvde "$disk" --force-primary
+expect 1 'leave: it is a primary' request g xvde leave
+expect 0 '' stop g xvde
+expect 0 '' reset g xvde
+
 # A disk that was a backup's is not served.
 expect 0 'nbd.sock' start g xvdb "$disk" --role backup
 expect 0 'role=backup' status g xvdb

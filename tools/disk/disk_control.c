@@ -169,13 +169,38 @@ static void do_stop(struct disk_request *q)
     request_of(q)->c->asked_to_stop();
 }
 
+/* Others than the one who asks. */
+static bool others(struct request *r)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&r->c->lock);
+    for (int i = 0; i < DISK_CLIENTS_MAX; i++)
+        if (r->c->clients[i].fd >= 0 && &r->c->clients[i] != r->client) found = true;
+    pthread_mutex_unlock(&r->c->lock);
+    return found;
+}
+
+static void do_leave(struct disk_request *q)
+{
+    struct disk *d = disk_of(q);
+
+    pthread_mutex_lock(&d->lock);
+    bool needed = d->primary || (d->link && !d->link->dead);
+    pthread_mutex_unlock(&d->lock);
+    if (needed || others(request_of(q)))
+        disk_request_result(q, -1, DISK_LEAVE_REFUSED);
+    else
+        do_stop(q);
+}
+
 static const struct disk_word words[] = {
     {"status", false, do_status},   {"subscribe", false, do_subscribe},
     {"link", false, do_link},       {"sync", true, do_sync},
     {"protect", false, do_protect}, {"unprotect", false, do_unprotect},
     {"barrier", true, do_barrier},  {"commit", true, do_commit},
     {"promote", true, do_promote},  {"drop", false, do_drop},
-    {"stop", false, do_stop},
+    {"leave", false, do_leave},     {"stop", false, do_stop},
 };
 
 /* ---- the socket ---- */

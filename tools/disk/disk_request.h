@@ -14,6 +14,8 @@
 
 #define DISK_REQUEST_FDS_MAX 2
 
+#define DISK_LEAVE_REFUSED "leave: it is a primary, has a link, or somebody else follows it"
+
 struct disk_request {
     char text[DISK_REQUEST_MAX + 1];
     char *word, *arg; /* arg NULL: none */

@@ -10,11 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #define REQUEST_LIMIT_MS 600000
-#define STOP_LIMIT_MS 30000
 
 static const char help[] =
     "xentwin-disk: the instances of replicated disks on this host\n"
@@ -166,43 +164,17 @@ static int not_running(const struct instance *in)
     return 1;
 }
 
-static void remove_sockets(const struct instance *in)
-{
-    static const char *const names[] = {"nbd.sock", "control.sock", "pid"};
-    char path[PATH_MAX + 16];
-
-    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-        snprintf(path, sizeof(path), "%s/%s", in->run_dir, names[i]);
-        unlink(path);
-    }
-}
-
 static int cmd_stop(struct instance *in, int argc, char **argv)
 {
-    char reply[DISK_REPLY_MAX], lock[PATH_MAX + 8];
-    int fd = client_connect(in), n;
+    char reply[DISK_REPLY_MAX];
+    int fd = client_connect(in);
 
     (void)argc;
     (void)argv;
     if (fd < 0) return 0;
-    if (client_request(fd, "stop", NULL, 0, reply, STOP_LIMIT_MS)) {
-        complain("stop: %s", reply);
-        close(fd);
-        return 1;
-    }
-    do
-        n = client_read(fd, reply, STOP_LIMIT_MS);
-    while (n > 0);
-    close(fd);
-    /* The clean mark is written after the socket is closed, under the lock. */
-    snprintf(lock, sizeof(lock), "%s/lock", in->run_dir);
-    fd = open(lock, O_RDWR | O_CLOEXEC);
-    if (n == 0 && fd >= 0) n = flock(fd, LOCK_EX);
-    if (n == 0) remove_sockets(in);
-    if (fd >= 0) close(fd);
-    if (n == 0) return 0;
-    complain("the instance %s-%s did not end", in->domain, in->vdev);
-    return 1;
+    int r = client_end(in, fd, "stop", reply);
+    if (r) complain("stop: the instance %s-%s: %s", in->domain, in->vdev, reply);
+    return r;
 }
 
 static int cmd_request(struct instance *in, int argc, char **argv)

@@ -11,6 +11,7 @@
 #include "disk_names.h"
 
 #define EXIT_USAGE 2
+#define STOP_LIMIT_MS 30000
 
 struct instance {
     const char *domain, *vdev, *path;
@@ -19,6 +20,7 @@ struct instance {
     const char
         *shared; /* the journal beside a disk that both hosts see; NULL: a copy on each host */
     bool backup, force_primary;
+    bool replaces; /* a backup's instance of another disk that nobody follows makes room */
     uint64_t size; /* 0: not said */
     char run_dir[PATH_MAX], state_dir[PATH_MAX];
 };
@@ -35,6 +37,9 @@ int client_request(int fd, const char *request, const int *fds, int fd_count,
                    char reply[DISK_REPLY_MAX], int limit_ms);
 /* The next packet; its size, 0 at the end, -1. */
 int client_read(int fd, char packet[DISK_REPLY_MAX], int limit_ms);
+/* Asks it to end ("stop", "leave"), waits until it has, and removes what its sockets leave behind. Takes fd. 0, or an exit code with
+ * the reason in `reply`. */
+int client_end(const struct instance *in, int fd, const char *word, char reply[DISK_REPLY_MAX]);
 /* The value of key in a status reply. */
 bool status_value(const char *reply, const char *key, char *out, size_t size);
 

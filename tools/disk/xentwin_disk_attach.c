@@ -16,6 +16,7 @@
 #include "xentwin_disk.h"
 
 #define REPLY_LIMIT_MS 30000
+#define TRIES 3
 
 /* The primary is told on the link, a person on stderr. */
 static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -64,6 +65,23 @@ static void wait_lost(int fd)
         }
 }
 
+/* Starts the instance, or finds it, and connects to it. */
+static int reach(struct instance *in, bool *running)
+{
+    int fd = -1;
+
+    /* Between start and connection it may be ended by an attach that was before us. */
+    for (int i = 0; i < TRIES && fd < 0; i++) {
+        if (instance_start(in, running)) {
+            refuse("the backup's instance of %s-%s cannot be started", in->domain, in->vdev);
+            return -1;
+        }
+        fd = client_connect(in);
+    }
+    if (fd < 0) refuse("the instance %s-%s went away", in->domain, in->vdev);
+    return fd;
+}
+
 int instance_attach(struct instance *in)
 {
     char reply[DISK_REPLY_MAX];
@@ -71,11 +89,9 @@ int instance_attach(struct instance *in)
     bool running;
     int r, fd;
 
-    in->backup = true;
-    r = instance_start(in, &running);
-    if (r) return refuse("the backup's instance of %s-%s cannot be started", in->domain, in->vdev);
-    fd = client_connect(in);
-    if (fd < 0) return refuse("the instance %s-%s went away", in->domain, in->vdev);
+    in->backup = in->replaces = true;
+    fd = reach(in, &running);
+    if (fd < 0) return 1;
     r = check_backup(in, fd);
     if (!r && client_request(fd, "link", link, 2, reply, REPLY_LIMIT_MS)) r = refuse("%s", reply);
     if (!r) {
@@ -88,6 +104,10 @@ int instance_attach(struct instance *in)
         }
         wait_lost(fd);
     }
-    close(fd);
+    /* The twin that follows it ends it; what we started for nobody is ours to end. */
+    if (running)
+        close(fd);
+    else
+        (void)client_end(in, fd, "leave", reply);
     return r;
 }

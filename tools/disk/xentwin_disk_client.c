@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* A client of the control socket. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -83,6 +85,40 @@ int client_request(int fd, const char *request, const int *fds, int fd_count,
         }
     } while (!strncmp(reply, "event ", 6));
     return strncmp(reply, "ok", 2) ? -1 : 0;
+}
+
+static void remove_sockets(const struct instance *in)
+{
+    static const char *const names[] = {"nbd.sock", "control.sock", "pid"};
+    char path[PATH_MAX + 16];
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", in->run_dir, names[i]);
+        unlink(path);
+    }
+}
+
+int client_end(const struct instance *in, int fd, const char *word, char reply[DISK_REPLY_MAX])
+{
+    char lock[PATH_MAX + 8];
+    int n;
+
+    if (client_request(fd, word, NULL, 0, reply, STOP_LIMIT_MS)) {
+        close(fd);
+        return 1;
+    }
+    do
+        n = client_read(fd, reply, STOP_LIMIT_MS);
+    while (n > 0);
+    close(fd);
+    /* The clean mark is written after the socket is closed, under the lock. */
+    snprintf(lock, sizeof(lock), "%s/lock", in->run_dir);
+    fd = open(lock, O_RDWR | O_CLOEXEC);
+    if (n == 0 && fd >= 0) n = flock(fd, LOCK_EX);
+    if (n == 0) remove_sockets(in);
+    if (fd >= 0) close(fd);
+    if (n) snprintf(reply, DISK_REPLY_MAX, "it did not end");
+    return n ? 1 : 0;
 }
 
 bool status_value(const char *reply, const char *key, char *out, size_t size)

@@ -135,29 +135,49 @@ static int start_program(const struct instance *in)
     return pid > 0 && !status ? 0 : 1;
 }
 
-/* The one that runs must be of the same disk. */
-static int check_running(const struct instance *in, const char *real, int fd)
+/* The one that runs must be of the same disk; else `why` is one line. */
+static int check_running(const struct instance *in, const char *real, int fd,
+                         char why[DISK_REPLY_MAX])
 {
     char reply[DISK_REPLY_MAX], path[PATH_MAX] = "";
 
     if (client_request(fd, "status", NULL, 0, reply, STATUS_LIMIT_MS)) {
-        complain("the instance %s-%s does not answer: %s", in->domain, in->vdev, reply);
+        snprintf(why, DISK_REPLY_MAX, "the instance %s-%s does not answer: %.1000s", in->domain,
+                 in->vdev, reply);
         return 1;
     }
     (void)status_value(reply, "path", path, sizeof(path));
     /* A path with a blank is not compared. */
     if (strcmp(path, real) && !strchr(real, ' ')) {
-        complain("the instance %s-%s runs with another disk, %s", in->domain, in->vdev, path);
+        snprintf(why, DISK_REPLY_MAX, "the instance %s-%s runs with another disk, %.1000s",
+                 in->domain, in->vdev, path);
         return 1;
     }
     const char *shared = in->shared ? in->shared : "-";
     (void)status_value(reply, "shared", path, sizeof(path));
     if (strcmp(path, shared) && !strchr(shared, ' ')) {
-        complain("the instance %s-%s runs with the shared journal %s, not %s", in->domain, in->vdev,
-                 path, shared);
+        snprintf(why, DISK_REPLY_MAX,
+                 "the instance %s-%s runs with the shared journal %.500s, not %.500s", in->domain,
+                 in->vdev, path, shared);
         return 1;
     }
     return 0;
+}
+
+/* One that runs is kept, or makes room for us if it may. Takes fd. */
+static int use_running(const struct instance *in, const char *real, int fd, bool *kept)
+{
+    char why[DISK_REPLY_MAX], reply[DISK_REPLY_MAX];
+    int r = check_running(in, real, fd, why);
+
+    *kept = !r || !in->replaces;
+    if (*kept) {
+        close(fd);
+    } else {
+        r = client_end(in, fd, "leave", reply);
+    }
+    if (r) complain("%s", why);
+    return r;
 }
 
 int instance_start(struct instance *in, bool *running)
@@ -174,9 +194,8 @@ int instance_start(struct instance *in, bool *running)
     fd = client_connect(in);
     *running = fd >= 0;
     if (fd >= 0) {
-        r = check_running(in, real, fd);
-        close(fd);
-        return r;
+        r = use_running(in, real, fd, running);
+        if (r || *running) return r;
     }
     if (access(part_path(in), R_OK)) {
         complain("cannot read %s: %s", part_path(in), strerror(errno));

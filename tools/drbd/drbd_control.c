@@ -151,13 +151,27 @@ static void do_stop(struct disk_request *q)
     request_of(q)->c->stop = true;
 }
 
+static void do_leave(struct disk_request *q)
+{
+    const struct drbd_instance *in = instance_of(q);
+    const struct request *r = request_of(q);
+    bool needed = in->primary || in->link;
+
+    for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
+        if (r->c->clients[i].fd >= 0 && &r->c->clients[i] != r->client) needed = true;
+    if (needed)
+        disk_request_result(q, -1, DISK_LEAVE_REFUSED);
+    else
+        do_stop(q);
+}
+
 static const struct disk_word words[] = {
     {"status", false, do_status},   {"subscribe", false, do_subscribe},
     {"link", false, do_link},       {"sync", true, do_sync},
     {"protect", false, do_protect}, {"unprotect", false, do_unprotect},
     {"barrier", true, do_barrier},  {"commit", true, do_commit},
     {"promote", true, do_promote},  {"drop", false, do_drop},
-    {"stop", false, do_stop},
+    {"leave", false, do_leave},     {"stop", false, do_stop},
 };
 
 /* ---- the socket ---- */

@@ -27,6 +27,7 @@ private replication link, all in network namespaces of their own.
 
 'lab COMMAND --help' says more. --lab NAME or LAB=NAME chooses one of several
 labs (default: xtlab). XENTWIN_CACHE moves the cache (default: .cache in the repo).
+LAB_CPUS gives each host so many processors (default: 1).
 EOF
 }
 

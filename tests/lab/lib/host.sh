@@ -4,6 +4,7 @@
 # control link of their own, so that 'exec' works while other links are cut.
 
 HOST_MEMORY_MB=2048
+HOST_CPUS=${LAB_CPUS:-1} # each is a thread that wants a core of this machine
 HOST_CPU=EPYC,-smap,-smep,-monitor,-rdtscp,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma
 XEN_ARGS='console=com1 com1=115200,8n1 dom0_mem=768M,max:768M cpuidle=no spec-ctrl=no'
 XEN_ARGS+=' loglvl=all guest_loglvl=all sched=credit2'
@@ -49,7 +50,7 @@ host_start() {
     rm -f "$SHARE/state/$host.ready"
     # shellcheck disable=SC2046 # the NIC options hold no blanks inside a word
     TMPDIR=$dir in_sw qemu-system-x86_64 -name "xentwin-$NAME-$host" -nodefaults -no-user-config \
-        -accel tcg,thread=multi,tb-size=512 -smp 1 -m "$HOST_MEMORY_MB" -cpu "$HOST_CPU" \
+        -accel tcg,thread=multi,tb-size=512 -smp "$HOST_CPUS" -m "$HOST_MEMORY_MB" -cpu "$HOST_CPU" \
         -display none -no-reboot -daemonize -pidfile "$dir/qemu.pid" \
         -chardev "socket,id=console,path=$dir/console.sock,server=on,wait=off,logfile=$dir/console.log,logappend=on" -serial chardev:console \
         -kernel "$IMAGE/xen.elf" -append "$XEN_ARGS" \

@@ -63,6 +63,7 @@ refused() {
     check "$2: the guest runs on" wait_for 20 guest_answers "$addr"
     on B "xl block-detach guest xvdc"
     wait_for 60 on B "! xentwin-disk status guest xvdc"
+    check "$2: the backup's instance is not left" wait_for 60 on A "! xentwin-disk status guest xvdc"
 }
 
 # DRBD loses its connection: protection ends, the guest goes on.
