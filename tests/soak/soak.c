@@ -90,6 +90,7 @@ static void guest_ends(void)
 
 static void twin_is_killed(void)
 {
+    judge.killed_promoting = twin_promotes();
     proc_kill(TWIN);
 }
 

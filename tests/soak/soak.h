@@ -186,6 +186,8 @@ void disks_of_host_freeze(int host, int64_t ms);
 void disks_hear_nothing(bool backup);
 void disks_go_on_here(void); /* what the guard says to them */
 uint64_t disks_committed(void);
+/* Every disk of the backup had told the twin of a sealed epoch by then (the backup's clock). */
+bool disks_told_by(int64_t ms);
 void judge_disks_of_copy(uint64_t count);
 void judge_disks_of_primary(void);
 void judge_disks_dropped(void);
@@ -236,6 +238,7 @@ void copy_is_destroyed(void);
 void receiver_kill(void);
 void admin_says(const char *word);
 bool twin_waits(void);
+bool twin_promotes(void);
 bool twin_finished_once(void);
 bool twin_promoted(void);
 bool half_built(void);
@@ -263,6 +266,7 @@ struct judge {
         open_at_commit; /* the warm twin's domain was being written to; at the last COMMIT */
     uint64_t applied;   /* to it */
     bool disks_promoting;
+    bool killed_promoting; /* the twin, when it was starting the guest */
 };
 extern struct judge judge;
 void judge_start(void);

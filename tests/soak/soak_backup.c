@@ -330,6 +330,11 @@ bool twin_promoted(void)
     return finishes && outcome == TWIN_PROMOTED;
 }
 
+bool twin_promotes(void)
+{
+    return procs[TWIN].alive && twin.state == TWIN_PROMOTING;
+}
+
 bool twin_waits(void)
 {
     return procs[TWIN].alive && twin.state == TWIN_WAITING;

@@ -31,6 +31,8 @@ struct instance {
     size_t nr_journal;
     int fd; /* its client; -1: none */
     bool asked_ever;
+    bool told;       /* backup: its client has heard of a sealed epoch, */
+    int64_t told_ms; /* first at this time of its host's clock */
     int64_t busy_until, last_ms;
     struct outgoing out[OUTBOX];
     unsigned first_out, nr_out;

@@ -171,7 +171,13 @@ static bool backup_in_trouble(void)
 static bool backup_has_something(void)
 {
     return judge.commit_delivered && judge.receiver_started &&
-           judge.first_commit_ms <= judge.last_byte_ms;
+           judge.first_commit_ms <= judge.last_byte_ms && disks_told_by(judge.last_byte_ms);
+}
+
+/* It cannot start the copy; on a slow link the primary may not hear that any more. */
+static bool copy_is_lost(void)
+{
+    return setup.slow_percent && (happened(APPLIER_CRASHES) || happened(COPY_DESTROYED));
 }
 
 /* Nobody runs: is that what the rule says, or too much for it? */
@@ -192,7 +198,8 @@ static bool may_wait(void)
         /* The backup takes over if it has something and is well. */
         if (primary_is_dead() || nobody_home)
             return !backup_has_something() || backup_in_trouble() || !silence_is_possible();
-        return !setup.arbiter && (!backup_has_something() || backup_is_dumb() || judge.call_failed);
+        return copy_is_lost() || (!setup.arbiter && (!backup_has_something() || backup_is_dumb() ||
+                                                     judge.call_failed));
     }
     return primary_is_dead() || nobody_home;
 }
@@ -223,12 +230,19 @@ static void judge_primary(void)
         judge_disks_of_primary();
 }
 
+/* Nobody is there to end the paused domain: the stock receiver leaves it, and so does a copy that may be the only one. */
+static bool orphan(void)
+{
+    if (!happened(TWIN_KILLED)) return false;
+    return setup.warm ? happened(APPLIER_KILLED) : judge.killed_promoting;
+}
+
 static void judge_backup(void)
 {
     if (happened(BACKUP_HOST_DIES)) return;
     if (!children_gone()) judge_fail("a child is left");
     if (half_built()) {
-        if (!twin_waits()) judge_fail("a half-built domain is left");
+        if (!twin_waits() && !orphan()) judge_fail("a half-built domain is left");
     }
     if (happened(TWIN_KILLED)) return;
     if (!twin_waits() && !twin_finished_once()) judge_fail("the twin did not end once");
@@ -255,7 +269,8 @@ static void judge_bound(void)
     if (happened(APPLIER_HANGS)) bound += 140000;    /* until it is killed */
     if (happened(COPY_DESTROYED)) bound += 65000;    /* until it gives up looking for the domain */
     if (happened(DISK_STANDS_STILL)) bound += 40000; /* or a step is given up */
-    if (happened(DISK_BARRIER_LOST)) bound += 605000;
+    if (happened(DISK_BARRIER_LOST))                 /* the step's limit, by the primary's clock */
+        bound += 5000 + 600000LL * 1000000 / (1000000 + setup.drift_ppm[0]);
     bound += setup.faults[0].for_ms;
     if (happened(RECEIVER_CANNOT_START)) return;
     if (happened(LINK_CORRUPTS_DATA) || happened(GUARD_KILLED) || happened(PLUG_FAILS)) return;

@@ -16,6 +16,7 @@
 #include "soak_child.h"
 
 #define DOMAIN_MS 60000 /* that it waits for the domain */
+#define HANG_MS 300000  /* longer than anybody waits for it */
 #define CRASHES_MAX 6
 
 static struct applier {
@@ -65,6 +66,10 @@ static void answers(void *arg)
     if (!c->alive || crashes(c)) return;
     if (!receiver_has_domain()) {
         leaves(c, ap.head.kind == APPLY_OPEN ? APPLY_EXIT_NO_DOMAIN : 1);
+        return;
+    }
+    if (a.kind == APPLY_GONE && !c->parent_alive) {
+        twin_is_gone(c); /* it cannot say so */
         return;
     }
     ap.answering = false;
@@ -177,10 +182,19 @@ static void looks_for_domain(void *arg)
     }
 }
 
+/* Nothing hangs for ever: what is left of it then sees whether somebody is still there. */
+static void hangs_no_more(void *arg)
+{
+    struct child *c = arg;
+
+    if (c == child_alive(APPLIER)) ap.hangs = false;
+}
+
 void applier_begins(struct child *c)
 {
     free(ap.in.p);
     ap = (struct applier){.since_ms = now_ms, .hangs = hang_next};
+    if (hang_next) after(HANG_MS, hangs_no_more, c);
     hang_next = false;
     after(between(1, 50), looks_for_domain, c);
 }
@@ -205,6 +219,8 @@ void applier_start(void)
 void applier_fault(enum fault_kind kind)
 {
     struct child *c = child_alive(APPLIER);
+
+    if (kind == APPLIER_HANGS && c) after(HANG_MS, hangs_no_more, c);
 
     if (kind == APPLIER_CRASHES) crashes_left = between(1, CRASHES_MAX);
     if (kind == APPLIER_HANGS && c) ap.hangs = true;

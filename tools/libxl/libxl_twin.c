@@ -240,10 +240,18 @@ static int64_t silence_left(const libxl__twin *t)
     return left > 0 ? left : 0;
 }
 
+static void nothing_whole(libxl__twin *t)
+{
+    libxl__twin_tell(t, "there is no whole checkpoint yet");
+    libxl__twin_drop(t, TWIN_FAILED);
+}
+
 static void silence_over(libxl__twin *t)
 {
     if (silence_left(t)) {
         set_timer(t, silence_left(t));
+    } else if (!t->stream.committed) {
+        nothing_whole(t);
     } else if (only_admin_decides(t)) {
         libxl__twin_set_state(t, TWIN_WAITING);
         libxl__twin_tell(
@@ -265,11 +273,11 @@ static void link_lost(libxl__egc *egc, libxl__channel *ch, const char *why)
     libxl__twin_tell(t, "lost the primary %s: %s", t->c.peer, why);
     t->ack_due = false;
     /* Without a child (LOOKING) nothing was acknowledged, and there is nobody to build the guest. */
-    if (!t->stream.committed || t->state == TWIN_LOOKING) {
-        libxl__twin_tell(t, "there is no whole checkpoint yet");
-        libxl__twin_drop(t, TWIN_FAILED);
+    if ((!t->stream.committed && !t->commit_n) || t->state == TWIN_LOOKING) {
+        nothing_whole(t);
         return;
     }
+    /* The first one may still become whole: its disks have their own links. */
     libxl__twin_set_state(t, TWIN_SILENT);
     set_timer(t, silence_left(t));
 }

@@ -232,6 +232,12 @@ static void child_exited(libxl__egc *egc, libxl__ev_child *ev, pid_t pid, int st
     for (int i = 0; i < 64 && read_errors(egc, c); i++)
         ;
     line_ends(egc, c);
+    /* With our permission it ends with 0 only if the guest runs; what it said of it may be lost. */
+    if (!c->failed && !c->closing && c->words != WORDS_OVER && WIFEXITED(status) &&
+        !WEXITSTATUS(status) && c->permit_done == sizeof(permission)) {
+        c->words = WORDS_OVER;
+        c->event(egc, c, TWIN_CHILD_RUNS);
+    }
     close_fd(c->loop, &c->in_ev, &c->in_fd);
     close_fd(c->loop, &c->out_ev, &c->out_fd);
     close_fd(c->loop, &c->err_ev, &c->err_fd);

@@ -105,7 +105,7 @@ static void commit_checkpoint(libxl__twin *t)
         return;
     }
     if (t->apply && n == 1 && make_warm(t)) return;
-    t->ack_due = true;
+    t->ack_due = libxl__twin_receiving(t);
     t->ack_debt = debt;
     rc = libxl__twin_disk_commit(&t->disk, n);
     t->disks_due = !rc;
@@ -137,7 +137,10 @@ void libxl__twin_disks_ready(libxl__egc *egc, libxl__twin_disk *td)
 {
     libxl__twin *t = td->user;
 
-    if (libxl__twin_receiving(t) && t->commit_n) commit_checkpoint(t);
+    /* With the link lost the first one is better than none; a later one does without. */
+    bool wanted = libxl__twin_receiving(t) || (t->state == TWIN_SILENT && !t->stream.committed);
+
+    if (wanted && t->commit_n) commit_checkpoint(t);
 }
 
 void libxl__twin_disks_committed(libxl__egc *egc, libxl__twin_disk *td, int rc)
