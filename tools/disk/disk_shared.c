@@ -40,7 +40,9 @@ int disk_shared_claim(struct disk *d, enum disk_claim_state state)
     struct disk_claim fresh = d->shared->own;
 
     fresh.state = state;
-    int r = d->shared->fenced ? -ESTALE : disk_claims_write(&d->shared->head, &fresh);
+    if (d->shared->fenced) return -ESTALE;
+    int r = disk_claims_write(&d->shared->head, &fresh);
+    d->shared->unsure = r != 0;
     if (!r) d->shared->own = fresh;
     return r;
 }
@@ -301,6 +303,9 @@ void disk_shared_close(struct disk *d)
         r = disk_store_flush(&d->store);
         if (!r) r = disk_shared_check_owner(d);
         if (!r) r = disk_shared_claim(d, DISK_CLAIM_FREE);
+        /* Ours it stays, and not one that the other host may take over. */
+        if (r && s->unsure && !disk_shared_check_owner(d))
+            (void)disk_shared_claim(d, DISK_CLAIM_ALONE);
     }
     if (r) disk_log("%s: not given back: %s", d->o.path, strerror(-r));
     disk_overlay_dispose(&s->overlay);

@@ -41,6 +41,7 @@ struct disk_shared {
 
     /* primary */
     bool journaling; /* what the guest writes goes to the journal */
+    bool unsure;     /* a claim that failed to be written may stand there all the same */
     bool stuck;      /* the journal could not be brought to the disk: the guest's changes fail */
     bool stopping;
     unsigned direct;    /* changes under way to the disk itself */

@@ -164,6 +164,14 @@ static int go_on(struct disk *d)
     return r;
 }
 
+/* Under the lock. The protection did not begin, but its claim may have got to the medium. */
+static int claim_again(struct disk *d)
+{
+    int r = disk_shared_check_owner(d);
+
+    return r ? r : disk_shared_claim(d, DISK_CLAIM_ALONE);
+}
+
 int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
 {
     int r = 0;
@@ -176,7 +184,10 @@ int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
     }
     if (d->link) disk_link_lost(d, d->link, "unprotected");
     if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
-    if (d->shared->journaling) r = go_on(d);
+    if (d->shared->journaling)
+        r = go_on(d);
+    else if (d->shared->unsure)
+        r = claim_again(d);
     if (r == -ESTALE)
         snprintf(why, DISK_TEXT_MAX, "unprotect: the disk belongs to another host now");
     else if (r == -EBUSY)
