@@ -250,7 +250,7 @@ static bool all_over(void)
     primary_look();
     backup_look();
     admin_looks();
-    if (now_ms > LONGEST_MS) {
+    if (now_ms > LONGEST_MS + (int64_t)setup.checkpoints * 1000) {
         judge_fail("it does not end: xl %s, twin %s, helper %s, children %s",
                    procs[XL].alive ? "lives" : "is gone", procs[TWIN].alive ? "lives" : "is gone",
                    helper_gone() ? "is gone" : "lives", children_gone() ? "gone" : "live");
