@@ -622,28 +622,36 @@ static void *write_many(void *arg)
     return NULL;
 }
 
-static void t_primary_overlapping_writes_keep_their_order(void **state)
+/* What comes on the link of so many writers makes the same disk. */
+static void link_makes_the_disk(struct folder *f, void *(*writer)(void *), unsigned writers,
+                                unsigned writes_expected, bool slowly)
 {
-    struct world *w = begin(*state, true);
-    uint8_t copy[16384] = {0}, disk[16384];
+    struct world *w = begin(f, true);
+    uint8_t *copy = calloc(2, SIZE), *disk = copy + SIZE;
     pthread_t threads[4];
-    struct disk_frame f;
+    struct disk_frame frame;
     unsigned writes = 0;
 
     synchronise_primary(w, 0);
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, write_many, w), 0);
-    while (writes < 800 && hear(w, &f)) {
-        assert_int_equal(f.type, DISK_WRITE);
-        memcpy(copy + f.offset, w->payload, f.payload);
-        writes++;
+    for (unsigned i = 0; i < writers; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, writer, w), 0);
+    while (writes < writes_expected && hear(w, &frame)) {
+        assert_int_equal(frame.type, DISK_WRITE);
+        memcpy(copy + frame.offset, w->payload, frame.payload);
+        if (writes++ % 4 == 0 && slowly) poll(NULL, 0, 10);
     }
-    for (int i = 0; i < 4; i++)
+    for (unsigned i = 0; i < writers; i++)
         pthread_join(threads[i], NULL);
-    assert_int_equal(writes, 800);
-    assert_int_equal(disk_read(&w->d, disk, sizeof(disk), 0), 0);
-    assert_memory_equal(copy, disk, sizeof(disk));
+    assert_int_equal(writes, writes_expected);
+    assert_int_equal(disk_read(&w->d, disk, SIZE, 0), 0);
+    assert_memory_equal(copy, disk, SIZE);
+    free(copy);
     end(w);
+}
+
+static void t_primary_overlapping_writes_keep_their_order(void **state)
+{
+    link_makes_the_disk(*state, write_many, 4, 800, false);
 }
 
 /* The link takes a part of a frame, the queue the rest: the backup gets each octet once. */
@@ -664,27 +672,7 @@ static void *write_large(void *arg)
 
 static void t_primary_goes_on_where_the_link_stopped(void **state)
 {
-    struct world *w = begin(*state, true);
-    uint8_t *copy = calloc(2, SIZE), *disk = copy + SIZE;
-    pthread_t threads[2];
-    struct disk_frame f;
-    unsigned writes = 0;
-
-    synchronise_primary(w, 0);
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, write_large, w), 0);
-    while (writes < 40 && hear(w, &f)) {
-        assert_int_equal(f.type, DISK_WRITE);
-        memcpy(copy + f.offset, w->payload, f.payload);
-        if (writes++ % 4 == 0) poll(NULL, 0, 10);
-    }
-    for (int i = 0; i < 2; i++)
-        pthread_join(threads[i], NULL);
-    assert_int_equal(writes, 40);
-    assert_int_equal(disk_read(&w->d, disk, SIZE, 0), 0);
-    assert_memory_equal(copy, disk, SIZE);
-    free(copy);
-    end(w);
+    link_makes_the_disk(*state, write_large, 2, 40, true);
 }
 
 /* ---- starting again ---- */

@@ -3,7 +3,7 @@
  * For the benchmark, the least that a second copy costs: each write goes to the file and, under a frame's head of zeros, to a
  * socket whose other end throws it away. No order, no check, no epoch, no bitmap.
  *
- *     nbdkit nbdkit-tee-plugin.so path=FILE
+ *     nbdkit nbdkit-tee-plugin.so FILE
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -107,6 +107,7 @@ static int tee_pwrite(void *handle, const void *buf, uint32_t count, uint64_t of
 static struct nbdkit_plugin plugin = {
     .name = "tee",
     .config = tee_config,
+    .magic_config_key = "path",
     .get_ready = tee_get_ready,
     .after_fork = tee_after_fork,
     .open = tee_open,

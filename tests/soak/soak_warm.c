@@ -220,10 +220,11 @@ void applier_fault(enum fault_kind kind)
 {
     struct child *c = child_alive(APPLIER);
 
-    if (kind == APPLIER_HANGS && c) after(HANG_MS, hangs_no_more, c);
-
     if (kind == APPLIER_CRASHES) crashes_left = between(1, CRASHES_MAX);
-    if (kind == APPLIER_HANGS && c) ap.hangs = true;
+    if (kind == APPLIER_HANGS && c) {
+        ap.hangs = true;
+        after(HANG_MS, hangs_no_more, c);
+    }
     if (kind == APPLIER_HANGS && !c) hang_next = true;
     if (kind == APPLIER_KILLED && c) child_ends(c, W_EXITCODE(0, 9));
 }

@@ -199,7 +199,8 @@ int disk_barrier(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
         d->closed = n;
         d->epoch = n + 1;
         disk_bitmap_close_epoch(&d->bitmap);
-        help_sender(d, d->link);
+        /* The guest stands still: what else is queued is sent by the sender. */
+        if (can_send(d)) pthread_cond_broadcast(&d->work);
     }
     pthread_mutex_unlock(&d->lock);
     return r;

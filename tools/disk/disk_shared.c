@@ -87,6 +87,13 @@ int disk_shared_check_owner(struct disk *d)
     return !r && taking && d->shared->own.state == DISK_CLAIM_PROTECTED ? -EAGAIN : r;
 }
 
+int disk_shared_claim_alone(struct disk *d)
+{
+    int r = disk_shared_check_owner(d);
+
+    return r && r != -EAGAIN ? r : disk_shared_claim(d, DISK_CLAIM_ALONE);
+}
+
 /* Whether the newest claim lets us have the disk. */
 static int may_own(struct disk *d, const struct disk_claim *top, bool mine, bool foreign,
                    char why[DISK_TEXT_MAX])
@@ -304,8 +311,7 @@ void disk_shared_close(struct disk *d)
         if (!r) r = disk_shared_check_owner(d);
         if (!r) r = disk_shared_claim(d, DISK_CLAIM_FREE);
         /* Ours it stays, and not one that the other host may take over. */
-        if (r && s->unsure && !disk_shared_check_owner(d))
-            (void)disk_shared_claim(d, DISK_CLAIM_ALONE);
+        if (r && s->unsure) (void)disk_shared_claim_alone(d);
     }
     if (r) disk_log("%s: not given back: %s", d->o.path, strerror(-r));
     disk_overlay_dispose(&s->overlay);

@@ -73,6 +73,8 @@ int disk_shared_check_owner(struct disk *d);
 int disk_shared_open_journal(struct disk *d);
 /* Under the lock: the claim gets a new state. */
 int disk_shared_claim(struct disk *d, enum disk_claim_state state);
+/* Under the lock: the disk is ours, and no longer protected, if no other host has it. */
+int disk_shared_claim_alone(struct disk *d);
 
 /* ---- disk_shared_io.c: the guest ---- */
 

@@ -152,9 +152,8 @@ static int wait_undisputed(struct disk *d)
  * so not both can believe that they are alone. */
 static int go_on(struct disk *d)
 {
-    int r = disk_shared_check_owner(d);
+    int r = disk_shared_claim_alone(d);
 
-    if (!r || r == -EAGAIN) r = disk_shared_claim(d, DISK_CLAIM_ALONE);
     if (!r) r = wait_undisputed(d);
     if (r) return r;
     d->shared->leased = false;
@@ -162,14 +161,6 @@ static int go_on(struct disk *d)
     d->shared->stuck = r != 0;
     if (!r) d->shared->journaling = false;
     return r;
-}
-
-/* Under the lock. The protection did not begin, but its claim may have got to the medium. */
-static int claim_again(struct disk *d)
-{
-    int r = disk_shared_check_owner(d);
-
-    return r ? r : disk_shared_claim(d, DISK_CLAIM_ALONE);
 }
 
 int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
@@ -186,8 +177,8 @@ int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
     if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
     if (d->shared->journaling)
         r = go_on(d);
-    else if (d->shared->unsure)
-        r = claim_again(d);
+    else if (d->shared->unsure) /* the protection did not begin, but its claim may stand there */
+        r = disk_shared_claim_alone(d);
     if (r == -ESTALE)
         snprintf(why, DISK_TEXT_MAX, "unprotect: the disk belongs to another host now");
     else if (r == -EBUSY)
