@@ -151,6 +151,7 @@ static int suspend_guest(struct xc_sr_save *s)
         SR_FAIL(&s->env, EINVAL, "domain %u is not suspended", s->env.domid);
         return -1;
     }
+    s->paused_pages = info.nr_pages;
     return xc_sr_save_check_stop(s);
 }
 

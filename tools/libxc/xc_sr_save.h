@@ -98,6 +98,7 @@ struct xc_sr_save {
     struct xc_sr_dirty suspect; /* ask for its type before the next use: may have come or gone */
     bool log_on, qemu_log_on;
     uint64_t owned_pages;  /* by the domain, when last looked at */
+    uint64_t paused_pages; /* the same, when it was last found suspended */
     bool population_moved; /* during the live rounds: compare everything in the next pause */
     bool owned_stale;      /* we dropped mappings since: read it again before the guest runs */
     uint64_t scan_next;    /* where the search for pages given back goes on */

@@ -7,7 +7,7 @@
  *
  * - Our mappings pin the pages they show. A page given back still counts as the domain's while it
  *   is mapped, so the domain's page count goes up when a page came, and only then. A pause costs
- *   one number to read, unless it moved.
+ *   a look at one number, unless it moved.
  * - When it went up, all types are compared with what was sent. If that does not explain the
  *   rise, a page came back at a pfn it had been given back at: every chunk is mapped anew and
  *   compared with the old mapping.
@@ -184,10 +184,9 @@ static int find_known_moves(struct xc_sr_save *s, struct moves *m)
 int xc_sr_population_check(struct xc_sr_save *s)
 {
     struct moves known = {0, 0}, all = {0, 0};
-    uint64_t pages, before = s->owned_pages;
+    uint64_t pages = s->paused_pages, before = s->owned_pages;
     bool thorough = s->population_moved;
 
-    if (read_owned(s, &pages)) return -1;
     if (pages == before && !thorough) return 0;
     s->population_moved = false;
     s->owned_stale = true;

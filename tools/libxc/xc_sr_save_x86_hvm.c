@@ -2,11 +2,13 @@
 /* What an HVM or PVH guest has besides memory: platform context and parameters. */
 #include <stdlib.h>
 #include <string.h>
+#include <xencall.h>
 
 #include "xc_sr_record.h"
 #include "xc_sr_save.h"
 #include "xc_sr_x86.h"
 
+#include <xen/hvm/hvm_op.h>
 #include <xen/hvm/params.h>
 
 /* The context grows only with vcpus that come online; they all count from the start. */
@@ -32,13 +34,47 @@ static const uint32_t params_saved[] = {
 };
 #define PARAMS (sizeof(params_saved) / sizeof(params_saved[0]))
 
+/* All parameters in one hypercall: the guest stands still. */
+struct param_calls {
+    struct multicall_entry calls[PARAMS];
+    struct xen_hvm_param args[PARAMS];
+};
+
 struct hvm_state {
+    xencall_handle *xcall;
+    struct param_calls *batch; /* memory that the hypervisor can write to, of xcall */
     struct sr_x86_tsc_info tsc;
     uint8_t *context;
     uint32_t context_room, context_size;
     struct sr_hvm_params params_head;
     struct sr_hvm_param params[PARAMS];
 };
+
+static int prepare_params(struct xc_sr_save *s, struct hvm_state *hvm)
+{
+    struct param_calls *b;
+    unsigned int i;
+
+    hvm->xcall = xencall_open(s->env.lg, 0);
+    if (!hvm->xcall) {
+        SR_ERRNO(&s->env, "cannot open the hypercall device");
+        return -1;
+    }
+    hvm->batch = b = xencall_alloc_buffer(hvm->xcall, sizeof(*b));
+    if (!b) {
+        SR_ERRNO(&s->env, "no memory for the parameters of domain %u", s->env.domid);
+        return -1;
+    }
+    memset(b, 0, sizeof(*b));
+    for (i = 0; i < PARAMS; i++) {
+        b->calls[i].op = __HYPERVISOR_hvm_op;
+        b->calls[i].args[0] = HVMOP_get_param;
+        b->calls[i].args[1] = (xen_ulong_t)(uintptr_t)&b->args[i];
+        b->args[i].domid = (domid_t)s->env.domid;
+        b->args[i].index = params_saved[i];
+    }
+    return 0;
+}
 
 static int hvm_setup(struct xc_sr_save *s)
 {
@@ -50,6 +86,7 @@ static int hvm_setup(struct xc_sr_save *s)
         SR_ERRNO(&s->env, "no memory for the state of domain %u", s->env.domid);
         return -1;
     }
+    if (prepare_params(s, hvm)) return -1;
     size = xc_domain_hvm_getcontext(s->env.xch, s->env.domid, NULL, 0);
     if (size <= 0) {
         SR_ERRNO(&s->env, "cannot read the context size of domain %u", s->env.domid);
@@ -65,26 +102,33 @@ static void hvm_cleanup(struct xc_sr_save *s)
 {
     struct hvm_state *hvm = s->arch;
 
-    if (hvm) free(hvm->context);
+    if (!hvm) return;
+    if (hvm->batch) xencall_free_buffer(hvm->xcall, hvm->batch);
+    xencall_close(hvm->xcall);
+    free(hvm->context);
     free(hvm);
     s->arch = NULL;
 }
 
 static int capture_params(struct xc_sr_save *s, struct hvm_state *hvm)
 {
+    struct param_calls *b = hvm->batch;
     unsigned int i, n = 0;
 
+    if (xencall2(hvm->xcall, __HYPERVISOR_multicall, (uint64_t)(uintptr_t)b->calls, PARAMS)) {
+        SR_ERRNO(&s->env, "cannot read the parameters of domain %u", s->env.domid);
+        return -1;
+    }
     for (i = 0; i < PARAMS; i++) {
-        uint64_t value;
-
-        if (xc_hvm_param_get(s->env.xch, s->env.domid, params_saved[i], &value)) {
+        if (b->calls[i].result) {
+            errno = (int)-b->calls[i].result;
             SR_ERRNO(&s->env, "cannot read parameter %u of domain %u", params_saved[i],
                      s->env.domid);
             return -1;
         }
-        if (!value) continue;
+        if (!b->args[i].value) continue;
         hvm->params[n].index = params_saved[i];
-        hvm->params[n++].value = value;
+        hvm->params[n++].value = b->args[i].value;
     }
     hvm->params_head.count = n;
     return 0;

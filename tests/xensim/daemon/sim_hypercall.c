@@ -37,23 +37,23 @@ static int64_t hypercall(struct sim_caller *c, const struct sim_request *req)
     }
 }
 
-/* libxenctrl makes calls whose value needs 64 bits through this. */
+/* libxenctrl makes calls whose value needs 64 bits through this; ours asks for many things at once. */
 static int64_t multicall(struct sim_caller *c, uint64_t list, uint64_t count)
 {
-    struct multicall_entry e = {0};
+    struct multicall_entry e[MULTICALLS];
+    size_t size = count * sizeof(e[0]);
     uint64_t i;
 
     if (count > MULTICALLS) return -EINVAL;
+    if (sim_copy_in(c, e, list, size)) return -EFAULT;
     for (i = 0; i < count; i++) {
-        struct sim_request req = {.kind = SIM_HYPERCALL};
+        struct sim_request req = {.kind = SIM_HYPERCALL, .op = (uint32_t)e[i].op};
 
-        if (sim_copy_in(c, &e, list + i * sizeof(e), sizeof(e))) return -EFAULT;
-        req.op = (uint32_t)e.op;
-        memcpy(req.args, e.args, sizeof(req.args));
-        e.result = (xen_ulong_t)(req.op == __HYPERVISOR_multicall ? -EINVAL : hypercall(c, &req));
-        if (sim_copy_out(c, list + i * sizeof(e), &e, sizeof(e))) return -EFAULT;
+        memcpy(req.args, e[i].args, sizeof(req.args));
+        e[i].result =
+            (xen_ulong_t)(req.op == __HYPERVISOR_multicall ? -EINVAL : hypercall(c, &req));
     }
-    return 0;
+    return sim_copy_out(c, list, e, size) ? -EFAULT : 0;
 }
 
 static int64_t event(struct sim_caller *c, const struct sim_request *req, int *fd)

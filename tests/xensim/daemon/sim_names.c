@@ -217,7 +217,7 @@ static void name_hypercall(const struct sim_caller *c, const struct sim_request 
     struct multicall_entry e = {0};
     uint64_t sub;
 
-    /* By its first call: libxenctrl makes single ones. */
+    /* By its first call: all of a list are of one kind. */
     if (outer->op == __HYPERVISOR_multicall && !sim_copy_in(c, &e, outer->args[0], sizeof(e))) {
         inner.op = (uint32_t)e.op;
         inner.args[0] = e.args[0];
