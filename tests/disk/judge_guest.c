@@ -124,6 +124,14 @@ void guest_issue(struct guest *g)
     if (o->cookie < 0) op_ended(g, o, false);
 }
 
+bool guest_copies(struct guest *g, int fd)
+{
+    static uint8_t nbd[DISK_BYTES];
+
+    return !nbd_pread(g->nbd, nbd, DISK_BYTES, 0, 0) &&
+           pwrite(fd, nbd, DISK_BYTES, 0) == (ssize_t)DISK_BYTES;
+}
+
 bool guest_sees(struct guest *g, int fd)
 {
     static uint8_t file[DISK_BYTES], nbd[DISK_BYTES];

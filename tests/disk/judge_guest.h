@@ -43,6 +43,8 @@ void guest_pump(struct guest *g, int ms);
 bool guest_settle(struct guest *g, int ms);
 /* What is in flight may happen or not; the connection is closed. */
 void guest_abandon(struct guest *g);
+/* Reads all of the disk into the file. */
+bool guest_copies(struct guest *g, int fd);
 /* Reads all of the disk, and compares it with the file. */
 bool guest_sees(struct guest *g, int fd);
 

@@ -227,7 +227,7 @@ static void release(struct disk_control *c, struct disk_client *client)
 
 static void welcome(struct disk_control *c)
 {
-    int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    int fd = disk_listener_accept(&c->listener);
 
     if (fd < 0) return;
     pthread_mutex_lock(&c->lock);
@@ -247,10 +247,11 @@ static void *control_thread(void *arg)
 
     for (;;) {
         p[0] = (struct pollfd){.fd = c->wake_fd, .events = POLLIN};
-        p[1] = (struct pollfd){.fd = c->listen_fd, .events = POLLIN};
+        p[1] = disk_listener_poll(&c->listener);
         for (int i = 0; i < DISK_CLIENTS_MAX; i++)
             p[2 + i] = (struct pollfd){.fd = c->clients[i].fd, .events = POLLIN};
-        if (poll(p, 2 + DISK_CLIENTS_MAX, -1) < 0 && errno != EINTR) break;
+        int limit_ms = disk_listener_limit_ms(&c->listener, -1);
+        if (poll(p, 2 + DISK_CLIENTS_MAX, limit_ms) < 0 && errno != EINTR) break;
         if (p[0].revents) break;
         for (int i = 0; i < DISK_CLIENTS_MAX; i++)
             if (p[2 + i].fd >= 0 && p[2 + i].revents && !serve(c, &c->clients[i]))
@@ -264,13 +265,13 @@ int disk_control_open(struct disk_control *c, struct disk *d, const char *path)
 {
     memset(c, 0, sizeof(*c));
     c->disk = d;
-    c->listen_fd = -1;
+    c->listener.fd = -1;
     for (int i = 0; i < DISK_CLIENTS_MAX; i++)
         c->clients[i].fd = -1;
     pthread_mutex_init(&c->lock, NULL);
     c->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (c->wake_fd < 0) return -errno;
-    return disk_request_listen(path, DISK_CLIENTS_MAX, &c->listen_fd);
+    return disk_listener_open(&c->listener, path, DISK_CLIENTS_MAX);
 }
 
 int disk_control_start(struct disk_control *c)
@@ -298,6 +299,6 @@ void disk_control_close(struct disk_control *c)
     }
     for (int i = 0; i < DISK_CLIENTS_MAX; i++)
         if (c->clients[i].fd >= 0) close(c->clients[i].fd);
-    if (c->listen_fd >= 0) close(c->listen_fd);
+    if (c->listener.fd >= 0) close(c->listener.fd);
     if (c->wake_fd >= 0) close(c->wake_fd);
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "disk.h"
+#include "disk_request.h"
 
 #define DISK_CLIENTS_MAX 16
 
@@ -17,7 +18,8 @@ struct disk_client {
 
 struct disk_control {
     struct disk *disk;
-    int listen_fd, wake_fd;
+    struct disk_listener listener;
+    int wake_fd;
     bool runs, stop;
     pthread_t thread;
     pthread_mutex_t lock; /* of the clients; taken after the disk's */

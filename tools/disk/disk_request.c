@@ -10,7 +10,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-int disk_request_listen(const char *path, int backlog, int *out)
+#include "disk_util.h"
+
+#define REST_MS 1000
+
+int disk_listener_open(struct disk_listener *l, const char *path, int backlog)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int r = 0;
@@ -27,8 +31,31 @@ int disk_request_listen(const char *path, int backlog, int *out)
     if (r)
         close(fd);
     else
-        *out = fd;
+        l->fd = fd;
     return r;
+}
+
+struct pollfd disk_listener_poll(const struct disk_listener *l)
+{
+    bool rests = l->rests_until > disk_now_ms();
+
+    return (struct pollfd){.fd = rests ? -1 : l->fd, .events = POLLIN};
+}
+
+int disk_listener_limit_ms(const struct disk_listener *l, int limit_ms)
+{
+    int64_t left = l->rests_until - disk_now_ms();
+
+    return left > 0 && (limit_ms < 0 || left < limit_ms) ? (int)left : limit_ms;
+}
+
+int disk_listener_accept(struct disk_listener *l)
+{
+    int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
+        l->rests_until = disk_now_ms() + REST_MS;
+    return fd;
 }
 
 /* ---- what a word's function needs ---- */

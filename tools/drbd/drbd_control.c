@@ -188,7 +188,7 @@ static bool serve(struct drbd_control *c, struct drbd_client *client)
 
 static void welcome(struct drbd_control *c)
 {
-    int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    int fd = disk_listener_accept(&c->listener);
 
     for (int i = 0; i < DRBD_CLIENTS_MAX && fd >= 0; i++) {
         if (c->clients[i].fd >= 0) continue;
@@ -202,7 +202,7 @@ void drbd_control_before(const struct drbd_control *c, struct pollfd *p)
 {
     for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
         p[i] = (struct pollfd){.fd = c->clients[i].fd, .events = c->clients[i].waits ? 0 : POLLIN};
-    p[DRBD_CLIENTS_MAX] = (struct pollfd){.fd = c->listen_fd, .events = POLLIN};
+    p[DRBD_CLIENTS_MAX] = disk_listener_poll(&c->listener);
 }
 
 void drbd_control_after(struct drbd_control *c, const struct pollfd *p)
@@ -223,15 +223,15 @@ int drbd_control_open(struct drbd_control *c, struct drbd_instance *in, const ch
 {
     memset(c, 0, sizeof(*c));
     c->instance = in;
-    c->listen_fd = -1;
+    c->listener.fd = -1;
     for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
         c->clients[i].fd = -1;
-    return disk_request_listen(path, DRBD_CLIENTS_MAX, &c->listen_fd);
+    return disk_listener_open(&c->listener, path, DRBD_CLIENTS_MAX);
 }
 
 void drbd_control_close(struct drbd_control *c)
 {
     for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
         if (c->clients[i].fd >= 0) close(c->clients[i].fd);
-    if (c->listen_fd >= 0) close(c->listen_fd);
+    if (c->listener.fd >= 0) close(c->listener.fd);
 }

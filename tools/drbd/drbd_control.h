@@ -5,6 +5,7 @@
 
 #include <poll.h>
 
+#include "disk_request.h"
 #include "drbd_instance.h"
 
 #define DRBD_CLIENTS_MAX 16
@@ -17,7 +18,7 @@ struct drbd_client {
 
 struct drbd_control {
     struct drbd_instance *instance;
-    int listen_fd;
+    struct disk_listener listener;
     bool stop; /* somebody said so */
     struct drbd_client clients[DRBD_CLIENTS_MAX];
 };

@@ -12,6 +12,8 @@
 
 #include <linux/dm-ioctl.h>
 
+#include "drbd_apart.h"
+
 #define ROOM 4096
 
 /* One call to the device mapper: the head, and what goes with it or comes back. */
@@ -100,7 +102,7 @@ int drbd_dm_open(struct drbd_dm *dm, const char *path, char why[DRBD_WHY_MAX])
     if (status(&c, dm->device, DM_STATUS_TABLE_FLAG, &type, &params) || strcmp(type, "thin") ||
         !drbd_dm_parse_thin(params, &dm->pool, &dm->id))
         return no_thin(path, why);
-    /* An instance that was killed in the middle of a snapshot. */
+    /* Somebody was killed together with the child that would have resumed it. */
     if (c.head.flags & DM_SUSPEND_FLAG) (void)resume(dm);
     dm->sectors = ((struct dm_target_spec *)(void *)(c.octets + c.head.data_start))->length;
     if (status(&c, dm->pool, DM_STATUS_TABLE_FLAG, &type, &params) || strcmp(type, "thin-pool"))
@@ -133,21 +135,48 @@ static int message(const struct drbd_dm *dm, const char *text)
     return call(&c, DM_TARGET_MSG);
 }
 
+/* Something to be done while a volume is suspended. */
+struct still {
+    const struct drbd_dm *dm;
+    int (*work)(const struct still *s);
+    uint32_t id, of;
+};
+
+static int do_still(const void *arg)
+{
+    const struct still *s = arg;
+    int r = suspend(s->dm), r2;
+
+    if (r) return r;
+    r = s->work(s);
+    r2 = resume(s->dm);
+    return r ? r : r2;
+}
+
+/* A volume that stays suspended would hold up the guest's writes on the other host. */
+static int stand_still(const struct still *s)
+{
+    int r = drbd_apart(do_still, s);
+
+    if (r == -ECHILD) (void)resume(s->dm);
+    return r;
+}
+
+static int create_snap(const struct still *s)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "create_snap %u %u", s->id, s->of);
+    return message(s->dm, text);
+}
+
 int drbd_dm_snapshot(const struct drbd_dm *dm, uint32_t id, uint32_t of, bool *taken,
                      char why[DRBD_WHY_MAX])
 {
-    char text[64];
-    int r, r2;
+    /* The pool wants the origin to stand still, and what was on its way to be in it. */
+    int r = stand_still(&(struct still){.dm = dm, .work = create_snap, .id = id, .of = of});
 
     *taken = false;
-    snprintf(text, sizeof(text), "create_snap %u %u", id, of);
-    /* The pool wants the origin to stand still, and what was on its way to be in it. */
-    r = suspend(dm);
-    if (!r) {
-        r = message(dm, text);
-        r2 = resume(dm);
-        if (!r) r = r2;
-    }
     if (!r) return 0;
     *taken = r == -EEXIST;
     snprintf(why, DRBD_WHY_MAX, "no snapshot of %s: %s", dm->path, strerror(-r));
@@ -167,8 +196,9 @@ int drbd_dm_delete(const struct drbd_dm *dm, uint32_t id, char why[DRBD_WHY_MAX]
     return -1;
 }
 
-static int load_table(const struct drbd_dm *dm, uint32_t id)
+static int load_table(const struct still *s)
 {
+    const struct drbd_dm *dm = s->dm;
     struct dm_target_spec *spec;
     union dm_call c;
 
@@ -178,19 +208,14 @@ static int load_table(const struct drbd_dm *dm, uint32_t id)
     spec->length = dm->sectors;
     snprintf(spec->target_type, sizeof(spec->target_type), "thin");
     snprintf((char *)(spec + 1), ROOM - sizeof(c.head) - sizeof(*spec), "%u:%u %u", major(dm->pool),
-             minor(dm->pool), id);
+             minor(dm->pool), s->id);
     return call(&c, DM_TABLE_LOAD);
 }
 
 int drbd_dm_point(struct drbd_dm *dm, uint32_t id, char why[DRBD_WHY_MAX])
 {
-    int r = suspend(dm), r2;
+    int r = stand_still(&(struct still){.dm = dm, .work = load_table, .id = id});
 
-    if (!r) {
-        r = load_table(dm, id);
-        r2 = resume(dm);
-        if (!r) r = r2;
-    }
     if (!r) {
         dm->id = id;
         return 0;

@@ -120,7 +120,9 @@ static void run(int signal_fd)
         p[LINK_AT] =
             (struct pollfd){.fd = instance.link ? instance.link->in : -1, .events = POLLIN};
         p[SIGNAL_AT] = (struct pollfd){.fd = signal_fd, .events = POLLIN};
-        if (poll(p, POLL_COUNT, instance.link ? DRBD_TICK_MS : -1) < 0 && errno != EINTR) break;
+        int limit_ms =
+            disk_listener_limit_ms(&control.listener, instance.link ? DRBD_TICK_MS : -1);
+        if (poll(p, POLL_COUNT, limit_ms) < 0 && errno != EINTR) break;
         if (p[SIGNAL_AT].revents) break;
         if (p[LINK_AT].revents && instance.link && instance.link->in == p[LINK_AT].fd)
             drbd_link_readable(&instance);

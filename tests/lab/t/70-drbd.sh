@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-only
 # Disks on DRBD belong to the checkpoint, too: a guest with two of them, one with its metadata inside and one beside, is moved by a host that
-# wakes up again and then by a dead host. Memory, raw disk, database and what the outside saw agree each time; the side that woke up is
-# overwritten. What cannot be guaranteed is refused, and DRBD that loses its connection ends the protection and not the guest.
-# Only with LAB_LONG=1.
+# wakes up again, then by one that is frozen until DRBD's fence handler has its power cut. Memory, raw disk, database and what the outside saw agree
+# each time; the side that woke up is overwritten. A fence handler that says no means that no guest is started. What cannot be guaranteed is refused,
+# and DRBD that loses its connection ends the protection and not the guest.
+#   Only with LAB_LONG=1.   LAB_TYPES: pvh hvm
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -13,7 +14,6 @@ set -u
 LOAD_SECONDS=${F_LOAD_SECONDS:-10}
 # How long a side may be silent: these hosts have two kinds of disks to look after.
 LIMIT_MS=${F_LIMIT_MS:-10000}
-type=drbd
 export LOAD_PAUSE=0.5
 fs_image=$(mktemp)
 trap 'stop_load; rm -f "$fs_image"' EXIT
@@ -41,11 +41,12 @@ make_resources() {
 }
 
 place_config() {
-    local h
+    local first=xvda second=xvdb h
+    [ "$type" = pvh ] || { first=hda; second=hdb; }
     for h in A B; do
         {
-            lab guest config pvh --name guest --mem 128 | sed 's/xt\.number/xt.disk xt.number/'
-            echo "disk = [ 'script=block-remus,vdev=xvda,target=drbd:r0', 'script=block-remus,vdev=xvdb,target=drbd:r1' ]"
+            lab guest config "$type" --name guest --mem 128 | sed 's/xt\.number/xt.disk xt.number/'
+            echo "disk = [ 'script=block-remus,vdev=$first,target=drbd:r0', 'script=block-remus,vdev=$second,target=drbd:r1' ]"
         } | "$LAB_CMD" exec "$h" "cat >/etc/xen/guest.cfg"
     done
 }
@@ -70,27 +71,56 @@ refused() {
 cut_drbd() {
     protect A guest -i 200 --limit-ms "$LIMIT_MS"
     wait_protected A guest 2 || return 1
-    ok "drbd: a guest with two disks on DRBD is protected"
+    ok "$type: a guest with two disks on DRBD is protected"
     note "$(on A "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
     on B "drbdadm disconnect r0"
-    check "drbd: a lost connection ends the protection" wait_for 30 remus_ended A guest
+    check "$type: a lost connection ends the protection" wait_for 30 remus_ended A guest
     note "$(remus_log A guest | grep -m 1 'follow')"
-    check "drbd: the guest runs on without protection" wait_for 20 acks_after "$(($(last_ack) + 10))"
+    check "$type: the guest runs on without protection" wait_for 20 acks_after "$(($(last_ack) + 10))"
     on B "drbdadm connect r0"
-    check "drbd: nothing is left on the hosts" nothing_left A
+    check "$type: nothing is left on the hosts" nothing_left A
 }
 
-fail_over() { # HOST kill|freeze
-    local before began
+protect_for_failover() { # HOST
     protect "$1" guest -i 200 --limit-ms "$LIMIT_MS" --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
-    wait_protected "$1" guest 2 || return 1
+    wait_protected "$1" guest 2
+}
+
+# freeze: all of it stands still. fence: that too, and it is turned off once a fence handler of the other side asks for it.
+fail_over() { # HOST freeze|fence
+    local before began other=A
+    [ "$1" = B ] || other=B
+    protect_for_failover "$1" || return 1
     sleep "$LOAD_SECONDS"
     before=$(last_ack)
-    if [ "$2" = kill ]; then lab kill "$1"; else lab pause "$1"; fi
+    lab pause "$1"
     began=$SECONDS
+    if [ "$2" = fence ]; then
+        check "$type: DRBD's fence handler is asked" wait_for 90 on $other "test -s /tmp/fence-asked"
+        check "$type: no write is answered before the fence has answered" test "$(last_ack)" -lt "$((before + 10))"
+        lab kill "$1"
+        on $other "touch /tmp/fence-done"
+    fi
     wait_for 150 acks_after "$((before + 10))" || return 1
     note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $1"
     sleep 2
+}
+
+# Nobody can say that host A is off, so its guest does not run on B.
+fence_says_no() {
+    local log=/var/log/xen/xentwin-backup-guest.log
+    start_guest || return 1
+    fence || return 1
+    # Not so on A itself, whose disks could not be given back else.
+    on A "touch /tmp/fence-power /tmp/fence-done"
+    on B ": >$log"
+    protect_for_failover A || return 1
+    lab pause A
+    check "$type: a fence handler that says no is asked" wait_for 90 on B "test -s /tmp/fence-asked"
+    check "$type: its no is told" wait_for 90 on B "grep -q 'drbdadm primary .*failed' $log"
+    note "$(on B "grep -m 1 'drbdadm primary' $log")"
+    check "$type: no guest is started then" wait_for 30 on B "grep -q 'dropping -> leaving' $log && [ \$(xl list | wc -l) = 2 ]"
+    lab resume A
 }
 
 # A woke up: its DRBD has writes that no checkpoint has, and must not keep them.
@@ -98,12 +128,16 @@ wake_up() {
     lab resume A
     wait_for 60 remus_ended A guest
     wait_for 60 on A "xl remus --discard guest" || on A "xl destroy guest"
-    check "drbd: the old side refuses to start the guest" refuses_stale A
+    check "$type: the old side refuses to start the guest" refuses_stale A
     note "hostA: $(drbd_line A 0 | head -n 1)"
     note "hostB: $(drbd_line B 0 | head -n 1)"
 }
 
-run_all() {
+fence() {
+    drbd_host A fence && drbd_host B fence
+}
+
+start_guest() {
     fresh_hosts
     rm -f "$acks"
     make_resources || return 1
@@ -111,31 +145,39 @@ run_all() {
     on A "xl create -q /etc/xen/guest.cfg" || return 1
     addr=$(lab guest ip guest)
     wait_for 240 guest_answers "$addr" || return 1
-    wait_for 120 disk_state >/dev/null || return 1
+    wait_for 120 disk_state >/dev/null
+}
+
+run_type() {
+    start_guest || return 1
     start_load || return 1
     cut_drbd || return 1
     fail_over A freeze || return 1
-    check_state "drbd: failover 1 (freeze)"
+    check_state "$type: failover 1 (freeze)"
     wake_up
     refused ra "protocol A" "protocol A" || return 1
     refused rl "a backing device that is no thin volume" "no LVM thin volume" || return 1
     start_load "$(last_ack)" || return 1
-    fail_over B kill || return 1
-    check_state "drbd: failover 2 (kill)"
+    fence || return 1
+    on A "touch /tmp/fence-power"
+    fail_over B fence || return 1
+    check_state "$type: failover 2 (fence)"
     on A "xl destroy guest"
-    check "drbd: no instance is left" on A "! pgrep -a xentwin-drbd"
+    check "$type: no instance is left" on A "! pgrep -a xentwin-drbd"
+    fence_says_no
 }
 
 if [ -z "${LAB_LONG-}" ]; then
-    skip "drbd: its two failovers take ten minutes more than CI has; LAB_LONG=1 runs them"
+    skip "$type: its two failovers take ten minutes more than CI has; LAB_LONG=1 runs them"
     exit 0
 fi
 mke2fs -q -t ext2 -F "$fs_image" 16M 2>/dev/null || { not_ok "mke2fs"; exit 0; }
-if ! run_all; then
-    not_ok "drbd: see the end of the log"
+for type in ${LAB_TYPES:-pvh}; do
+    run_type && continue
+    not_ok "$type: see the end of the log"
     say_hosts
     for h in A B; do drbd_line $h 0; drbd_line $h 1; on $h "dmesg | grep -i drbd | tail -n 20"; done
-fi
+done
 stop_load
 fresh_hosts
 for h in A B; do

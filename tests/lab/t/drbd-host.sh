@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-only
 # Runs in dom0. drbd-host.sh up: DRBD resources on loop devices, new and all zero (down: gone). r0: 2 MiB, thin, its metadata inside; r1: 20 MiB, thin, its
 # metadata beside it; ra: protocol A; rl: no thin volume below it. drbd-host.sh same: what is new on both counts as the same.
+# drbd-host.sh fence: r0 and r1 ask xt-fence before they do without the other side. It says no, or, with /tmp/fence-power, waits until somebody
+# has turned the other side off, made /tmp/fence-done, and says so. What it was asked is in /tmp/fence-asked.
 set -eu
 # There is no udev in this dom0: dmsetup makes the nodes.
 export DM_DISABLE_UDEV=1
@@ -60,7 +62,27 @@ down() {
     for n in /srv/drbd/*.img; do
         [ ! -e "$n" ] || losetup -j "$n" | cut -d: -f1 | xargs -r losetup -d
     done
-    rm -rf /srv/drbd
+    rm -rf /srv/drbd /usr/local/sbin/xt-fence /tmp/fence-*
+}
+
+fence() {
+    rm -f /tmp/fence-*
+    cat >/usr/local/sbin/xt-fence <<'HANDLER'
+#!/bin/sh
+echo "$DRBD_RESOURCE" >>/tmp/fence-asked
+[ -e /tmp/fence-power ] || exit 1
+for _ in $(seq 50); do
+    [ ! -e /tmp/fence-done ] || exit 7
+    sleep 1
+done
+exit 1
+HANDLER
+    chmod 755 /usr/local/sbin/xt-fence
+    sed -i '2i\    handlers { fence-peer /usr/local/sbin/xt-fence; }' /etc/drbd.d/r[01].res
+    sed -i '2i\    disk { fencing resource-and-stonith; }' /etc/drbd.d/r0.res
+    sed -i '2i\    disk { fencing resource-only; }' /etc/drbd.d/r1.res
+    drbdadm adjust r0
+    drbdadm adjust r1
 }
 
 same() {
