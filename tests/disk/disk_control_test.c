@@ -63,37 +63,37 @@ static void t_disk_control_client_leaves_with_answers_unread_all_is_done(void **
     unlink(f->path);
 }
 
-static void t_disk_listener_without_descriptors_rests_and_goes_on(void **state)
+static void t_disk_clients_without_descriptors_rests_and_goes_on(void **state)
 {
     struct folder *f = *state;
-    struct disk_listener l = {.fd = -1};
+    struct disk_clients c;
     struct rlimit normal, none;
     struct pollfd p;
     int fd, next;
 
     snprintf(f->path, sizeof(f->path), "%s/control.sock", f->dir);
-    assert_int_equal(disk_listener_open(&l, f->path, 4), 0);
-    assert_int_equal(disk_listener_limit_ms(&l, -1), -1);
+    assert_int_equal(disk_clients_open(&c, f->path), 0);
+    assert_int_equal(disk_clients_limit_ms(&c, -1), -1);
     fd = client(f->path);
     next = dup(fd);
     close(next);
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &normal), 0);
     none = (struct rlimit){(rlim_t)next, normal.rlim_max};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    assert_int_equal(disk_listener_accept(&l), -1);
+    disk_clients_welcome(&c);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &normal), 0);
-    assert_int_equal(disk_listener_poll(&l).fd, -1);
-    assert_in_range(disk_listener_limit_ms(&l, -1), 1, 1000);
-    assert_int_equal(disk_listener_limit_ms(&l, 0), 0);
-    poll(NULL, 0, disk_listener_limit_ms(&l, -1));
+    assert_false(disk_clients_others(&c, NULL));
+    assert_int_equal(disk_clients_poll(&c).fd, -1);
+    assert_in_range(disk_clients_limit_ms(&c, -1), 1, 1000);
+    assert_int_equal(disk_clients_limit_ms(&c, 0), 0);
+    poll(NULL, 0, disk_clients_limit_ms(&c, -1));
     usleep(10000);
-    p = disk_listener_poll(&l);
+    p = disk_clients_poll(&c);
     assert_int_equal(poll(&p, 1, 10000), 1);
-    next = disk_listener_accept(&l);
-    assert_true(next >= 0);
-    close(next);
+    disk_clients_welcome(&c);
+    assert_true(disk_clients_others(&c, NULL));
     close(fd);
-    close(l.fd);
+    disk_clients_close(&c);
     unlink(f->path);
 }
 
@@ -103,7 +103,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             t_disk_control_client_leaves_with_answers_unread_all_is_done, folder_make,
             folder_remove),
-        cmocka_unit_test_setup_teardown(t_disk_listener_without_descriptors_rests_and_goes_on,
+        cmocka_unit_test_setup_teardown(t_disk_clients_without_descriptors_rests_and_goes_on,
                                         folder_make, folder_remove),
     };
 

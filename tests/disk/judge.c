@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <libnbd.h>
@@ -590,20 +589,6 @@ static unsigned workload(uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    unsigned failed = 0;
-
-    if (argc != 3 || !getenv("DISK_TOOL") || !getenv("DISK_PLUGIN") ||
-        !getenv("DISK_PLUGIN_FAULTS")) {
-        fprintf(stderr, "judge: say FIRST and COUNT, and set DISK_TOOL, DISK_PLUGIN and "
-                        "DISK_PLUGIN_FAULTS\n");
-        return 2;
-    }
-    uint64_t first = strtoull(argv[1], NULL, 10), count = strtoull(argv[2], NULL, 10);
     atexit(clean_up);
-    signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    for (uint64_t i = 0; i < count; i++)
-        failed += workload(first + i) ? 1 : 0;
-    printf("%" PRIu64 " workloads, %u failed\n", count, failed);
-    return failed ? 1 : 0;
+    return judge_main(argc, argv, workload);
 }

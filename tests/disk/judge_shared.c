@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -512,19 +511,5 @@ static unsigned workload(uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    unsigned failed = 0;
-
-    if (argc != 3 || !getenv("DISK_TOOL") || !getenv("DISK_PLUGIN") ||
-        !getenv("DISK_PLUGIN_FAULTS")) {
-        fprintf(stderr, "judge_shared: say FIRST and COUNT, and set DISK_TOOL, DISK_PLUGIN and "
-                        "DISK_PLUGIN_FAULTS\n");
-        return 2;
-    }
-    uint64_t first = strtoull(argv[1], NULL, 10), count = strtoull(argv[2], NULL, 10);
-    signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    for (uint64_t seed = first; seed < first + count; seed++)
-        failed += workload(seed) != 0;
-    printf("judge_shared: %" PRIu64 " workloads, %u failed\n", count, failed);
-    return failed != 0;
+    return judge_main(argc, argv, workload);
 }

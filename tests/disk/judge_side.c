@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -414,4 +416,25 @@ void relay_end(struct relay *r)
     close(r->ends[0]);
     close(r->ends[1]);
     r->runs = false;
+}
+
+int judge_main(int argc, char **argv, unsigned (*workload)(uint64_t seed))
+{
+    const char *name = program_invocation_short_name;
+    unsigned failed = 0;
+
+    if (argc != 3 || !getenv("DISK_TOOL") || !getenv("DISK_PLUGIN") ||
+        !getenv("DISK_PLUGIN_FAULTS")) {
+        fprintf(stderr,
+                "%s: say FIRST and COUNT, and set DISK_TOOL, DISK_PLUGIN and DISK_PLUGIN_FAULTS\n",
+                name);
+        return 2;
+    }
+    uint64_t first = strtoull(argv[1], NULL, 10), count = strtoull(argv[2], NULL, 10);
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    for (uint64_t i = 0; i < count; i++)
+        failed += workload(first + i) != 0;
+    printf("%s: %" PRIu64 " workloads, %u failed\n", name, count, failed);
+    return failed != 0;
 }

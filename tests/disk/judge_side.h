@@ -64,4 +64,7 @@ void relay_end(struct relay *r);
 /* Ends attach, however. */
 void side_unattach(struct side *s);
 
+/* main() of a judge, which is said FIRST and COUNT: each workload returns how many failures it had. */
+int judge_main(int argc, char **argv, unsigned (*workload)(uint64_t seed));
+
 #endif

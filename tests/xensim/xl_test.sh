@@ -64,4 +64,15 @@ mkdir "$dir/bin"
 ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
 export XENSIM_PATH="$dir/bin"
 journey "our xl"
+
+# As after the death of a twin that was starting its guest.
+ok 'create, paused' as A xl create -e -p "$cfg"
+ok rename as A xl rename g g--incoming
+ok 'remus --status' as A xl remus --status
+grep -q 'g--incoming, is here, and no twin looks after it; .*: xl destroy [1-9]' "$dir/out" ||
+    fail "remus --status does not name g--incoming: $(cat "$dir/out")"
+ok 'remus --status g' as A xl remus --status g
+ok 'destroy g--incoming' as A xl destroy g--incoming
+ok 'remus --status again' as A xl remus --status
+grep -q 'no domain is protected' "$dir/out" || fail "something is left: $(cat "$dir/out")"
 exit "$failed"

@@ -343,6 +343,39 @@ void disk_link_lost(struct disk *d, struct disk_link *l, const char *format, ...
     pthread_cond_broadcast(&d->changed);
 }
 
+void disk_link_refuse(struct disk *d, struct disk_link *l, const char *format, ...)
+{
+    struct disk_frame f = {.type = DISK_ERROR};
+    char text[192];
+    va_list al;
+
+    va_start(al, format);
+    vsnprintf(text, sizeof(text), format, al);
+    va_end(al);
+    f.payload = (uint32_t)strlen(text);
+    pthread_mutex_unlock(&d->lock);
+    (void)disk_link_send(l, &f, text, DISK_ALIVE_MS);
+    pthread_mutex_lock(&d->lock);
+    disk_link_lost(d, l, "%s", text);
+}
+
+void disk_link_answer(struct disk *d, struct disk_link *l, struct disk_frame *f,
+                      const void *payload)
+{
+    pthread_mutex_unlock(&d->lock);
+    int r = disk_link_send(l, f, payload, d->o.limit_ms);
+    pthread_mutex_lock(&d->lock);
+    if (r) disk_link_lost(d, l, "%s", disk_link_error(r));
+}
+
+void disk_link_over(struct disk *d, struct disk_link *l)
+{
+    d->link = NULL;
+    pthread_cond_broadcast(&d->changed);
+    pthread_mutex_unlock(&d->lock);
+    disk_link_free(l);
+}
+
 int disk_change_state(struct disk *d, const struct disk_state *fresh)
 {
     int r = disk_state_save(fresh, d->o.state_dir);

@@ -119,6 +119,13 @@ void disk_event(struct disk *d, const char *format, ...) __attribute__((format(p
 /* Under the lock: ends a link once, with its reason. */
 void disk_link_lost(struct disk *d, struct disk_link *l, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Under the lock, which they give back while they send. refuse: tells the other end why, then ends the link. */
+void disk_link_refuse(struct disk *d, struct disk_link *l, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void disk_link_answer(struct disk *d, struct disk_link *l, struct disk_frame *f,
+                      const void *payload);
+/* Under the lock, which it gives back for good: no thread uses the link any more. */
+void disk_link_over(struct disk *d, struct disk_link *l);
 /* Under the lock: makes `fresh` the state, here and on the medium; on failure it stays as it was, so that
  * a second try writes again. */
 int disk_change_state(struct disk *d, const struct disk_state *fresh);

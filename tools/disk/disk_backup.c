@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,33 +17,6 @@
 #include "disk_util.h"
 
 #define BITMAP_PIECE 65536
-
-/* Tells the primary why, then ends the link. Under the lock. */
-static void refuse(struct disk *d, struct disk_link *l, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void refuse(struct disk *d, struct disk_link *l, const char *format, ...)
-{
-    struct disk_frame f = {.type = DISK_ERROR};
-    char text[192];
-    va_list al;
-
-    va_start(al, format);
-    vsnprintf(text, sizeof(text), format, al);
-    va_end(al);
-    f.payload = (uint32_t)strlen(text);
-    pthread_mutex_unlock(&d->lock);
-    (void)disk_link_send(l, &f, text, DISK_ALIVE_MS);
-    pthread_mutex_lock(&d->lock);
-    disk_link_lost(d, l, "%s", text);
-}
-
-static void answer(struct disk *d, struct disk_link *l, struct disk_frame *f, const void *payload)
-{
-    pthread_mutex_unlock(&d->lock);
-    int r = disk_link_send(l, f, payload, d->o.limit_ms);
-    pthread_mutex_lock(&d->lock);
-    if (r) disk_link_lost(d, l, "%s", disk_link_error(r));
-}
 
 /* Takes no lock of the disk's: however long that is busy, we are alive. */
 static void *ticker(void *arg)
@@ -73,21 +45,23 @@ static bool hello_fits(struct disk *d, struct disk_link *l)
     bool ours = !disk_id_none(s->uuid);
 
     if (!h->primary)
-        refuse(d, l, "the other side is no primary");
+        disk_link_refuse(d, l, "the other side is no primary");
     else if (h->shared)
-        refuse(d, l, "the primary's disk is shared storage, this one was started as a copy");
+        disk_link_refuse(d, l,
+                         "the primary's disk is shared storage, this one was started as a copy");
     else if (h->size != d->store.size)
-        refuse(d, l, "the disks differ in size: %" PRIu64 " here, %" PRIu64 " there", d->store.size,
-               h->size);
+        disk_link_refuse(d, l, "the disks differ in size: %" PRIu64 " here, %" PRIu64 " there",
+                         d->store.size, h->size);
     else if (ours && memcmp(h->uuid, s->uuid, 16))
-        refuse(d, l, "%s is the twin of another disk: xentwin-disk reset on this host", d->o.path);
+        disk_link_refuse(d, l, "%s is the twin of another disk: xentwin-disk reset on this host",
+                         d->o.path);
     else if (ours && h->generation < s->generation)
-        refuse(d, l,
-               "the backup is newer (generation %" PRIu64 ", the primary's is %" PRIu64
-               "): the primary's disk is stale",
-               s->generation, h->generation);
+        disk_link_refuse(d, l,
+                         "the backup is newer (generation %" PRIu64 ", the primary's is %" PRIu64
+                         "): the primary's disk is stale",
+                         s->generation, h->generation);
     else if (ours && s->primary && h->generation == s->generation)
-        refuse(d, l, "both sides are primaries of generation %" PRIu64, h->generation);
+        disk_link_refuse(d, l, "both sides are primaries of generation %" PRIu64, h->generation);
     else
         return true;
     return false;
@@ -100,7 +74,7 @@ static void send_bitmap(struct disk *d, struct disk_link *l)
     for (size_t i = 0; i < d->bitmap.count && !l->dead; i += step) {
         size_t n = d->bitmap.count - i < step ? d->bitmap.count - i : step;
         struct disk_frame f = {.type = DISK_BITMAP, .offset = i, .payload = (uint32_t)(n * 8)};
-        answer(d, l, &f, d->bitmap.dirty.words + i);
+        disk_link_answer(d, l, &f, d->bitmap.dirty.words + i);
     }
 }
 
@@ -112,7 +86,7 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
     int r;
 
     if (f->type != DISK_HELLO || disk_hello_get(&l->peer, l->payload, f->payload)) {
-        refuse(d, l, "the other side speaks another protocol");
+        disk_link_refuse(d, l, "the other side speaks another protocol");
         return;
     }
     if (!hello_fits(d, l)) return;
@@ -120,7 +94,7 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
     r = disk_wait_applied(d);
     if (!r && !l->dead) r = disk_journal_reset(&d->journal);
     if (r) {
-        refuse(d, l, "the backup's disk or journal failed: %s", strerror(-r));
+        disk_link_refuse(d, l, "the backup's disk or journal failed: %s", strerror(-r));
         return;
     }
     h.generation = d->state.generation;
@@ -128,16 +102,16 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
     memcpy(h.base, d->state.base, 16);
     h.resume = !disk_id_none(h.base) && !memcmp(h.base, l->peer.base, 16);
     disk_hello_put(raw, &h);
-    answer(d, l, &back, raw);
+    disk_link_answer(d, l, &back, raw);
     if (h.resume) send_bitmap(d, l);
     back = (struct disk_frame){.type = DISK_READY};
-    answer(d, l, &back, NULL);
+    disk_link_answer(d, l, &back, NULL);
     if (l->dead) return;
     l->handshaken = true;
     d->phase = DISK_LINKED;
     disk_event(d, "linked %s", h.resume ? "bitmap" : "full");
     l->helpers = !pthread_create(&l->ticker, NULL, ticker, l);
-    if (!l->helpers) refuse(d, l, "no thread");
+    if (!l->helpers) disk_link_refuse(d, l, "no thread");
 }
 
 /* ---- epoch 0: straight to the disk ---- */
@@ -169,7 +143,9 @@ static void direct(struct disk *d, struct disk_link *l, const struct disk_frame 
     pthread_mutex_unlock(&d->lock);
     if (!r) r = change_disk(d, l, f);
     pthread_mutex_lock(&d->lock);
-    if (r) refuse(d, l, "the backup's disk failed at %" PRIu64 ": %s", f->offset, strerror(-r));
+    if (r)
+        disk_link_refuse(d, l, "the backup's disk failed at %" PRIu64 ": %s", f->offset,
+                         strerror(-r));
 }
 
 /* Says which extents of the run differ. */
@@ -191,9 +167,10 @@ static void check(struct disk *d, struct disk_link *l, const struct disk_frame *
     }
     pthread_mutex_lock(&d->lock);
     if (r)
-        refuse(d, l, "the backup's disk failed at %" PRIu64 ": %s", f->offset, strerror(-r));
+        disk_link_refuse(d, l, "the backup's disk failed at %" PRIu64 ": %s", f->offset,
+                         strerror(-r));
     else
-        answer(d, l, &back, differs);
+        disk_link_answer(d, l, &back, differs);
 }
 
 static bool check_fits(const struct disk_frame *f)
@@ -224,12 +201,12 @@ static void base_came(struct disk *d, struct disk_link *l)
         r = disk_change_state(d, &fresh);
     }
     if (r) {
-        refuse(d, l, "the backup's disk or state failed: %s", strerror(-r));
+        disk_link_refuse(d, l, "the backup's disk or state failed: %s", strerror(-r));
         return;
     }
     if (l->dead) return;
     d->phase = DISK_SYNCED;
-    answer(d, l, &back, NULL);
+    disk_link_answer(d, l, &back, NULL);
     if (!l->dead) disk_event(d, "synced");
 }
 
@@ -244,8 +221,8 @@ static bool wait_journal(struct disk *d, struct disk_link *l, size_t payload, bo
     while (!l->dead && !(seal ? disk_journal_can_seal(&d->journal)
                               : disk_journal_has_room(&d->journal, payload)))
         if (pthread_cond_timedwait(&d->changed, &d->lock, &until)) {
-            refuse(d, l, "the backup's journal is full: %" PRIu64 " octets",
-                   disk_journal_bytes(&d->journal));
+            disk_link_refuse(d, l, "the backup's journal is full: %" PRIu64 " octets",
+                             disk_journal_bytes(&d->journal));
             break;
         }
     return !l->dead;
@@ -263,7 +240,7 @@ static void record(struct disk *d, struct disk_link *l, const struct disk_frame 
     pthread_mutex_lock(&d->lock);
     d->appending = false;
     if (r) {
-        refuse(d, l, "the backup's journal failed: %s", strerror(-r));
+        disk_link_refuse(d, l, "the backup's journal failed: %s", strerror(-r));
         return;
     }
     disk_journal_publish(&d->journal, head);
@@ -283,13 +260,13 @@ static void seal(struct disk *d, struct disk_link *l, const struct disk_frame *f
     pthread_mutex_lock(&d->lock);
     d->appending = false;
     if (r) {
-        refuse(d, l, "the backup's journal failed: %s", strerror(-r));
+        disk_link_refuse(d, l, "the backup's journal failed: %s", strerror(-r));
         return;
     }
     disk_journal_publish_seal(&d->journal, f->epoch, head);
     l->last_epoch = f->epoch;
     disk_event(d, "barrier %" PRIu64, f->epoch);
-    answer(d, l, &back, NULL);
+    disk_link_answer(d, l, &back, NULL);
 }
 
 /* ---- the thread ---- */
@@ -333,8 +310,8 @@ static void got_frame(struct disk *d, struct disk_link *l, const struct disk_fra
         break;
     }
     if (!ok)
-        refuse(d, l, "the primary sent frame %u of epoch %" PRIu64 " out of turn", f->type,
-               f->epoch);
+        disk_link_refuse(d, l, "the primary sent frame %u of epoch %" PRIu64 " out of turn",
+                         f->type, f->epoch);
 }
 
 void *disk_backup_link(void *arg)
@@ -349,7 +326,7 @@ void *disk_backup_link(void *arg)
         int r = disk_link_read(l, &f, l->handshaken ? -1 : DISK_HANDSHAKE_MS);
         pthread_mutex_lock(&d->lock);
         if (r == -EBADMSG || r == -EPROTO)
-            refuse(d, l, "%s", disk_link_error(r));
+            disk_link_refuse(d, l, "%s", disk_link_error(r));
         else if (r)
             disk_link_lost(d, l, "%s", disk_link_error(r));
         else if (!l->dead)
@@ -358,9 +335,6 @@ void *disk_backup_link(void *arg)
     pthread_mutex_unlock(&d->lock);
     if (l->helpers) pthread_join(l->ticker, NULL);
     pthread_mutex_lock(&d->lock);
-    d->link = NULL;
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
-    disk_link_free(l);
+    disk_link_over(d, l);
     return NULL;
 }

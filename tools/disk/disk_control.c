@@ -27,29 +27,12 @@ struct request {
     struct disk_client *client;
 };
 
-static void cut(struct disk_client *client)
-{
-    shutdown(client->fd, SHUT_RDWR); /* its thread sees the end and frees it */
-    client->failed = true;
-}
-
-static void send_text(struct disk_client *client, const char *text)
-{
-    size_t size = strlen(text);
-
-    if (client->failed) return;
-    if (send(client->fd, text, size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size) cut(client);
-}
-
 static void tell_event(struct disk *d, const char *text)
 {
     struct disk_control *c = d->event_arg;
-    char packet[DISK_REPLY_MAX];
 
-    snprintf(packet, sizeof(packet), "event %s", text);
     pthread_mutex_lock(&c->lock);
-    for (int i = 0; i < DISK_CLIENTS_MAX; i++)
-        if (c->clients[i].fd >= 0 && c->clients[i].subscribed) send_text(&c->clients[i], packet);
+    disk_clients_event(&c->clients, text);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -172,11 +155,8 @@ static void do_stop(struct disk_request *q)
 /* Others than the one who asks. */
 static bool others(struct request *r)
 {
-    bool found = false;
-
     pthread_mutex_lock(&r->c->lock);
-    for (int i = 0; i < DISK_CLIENTS_MAX; i++)
-        if (r->c->clients[i].fd >= 0 && &r->c->clients[i] != r->client) found = true;
+    bool found = disk_clients_others(&r->c->clients, r->client);
     pthread_mutex_unlock(&r->c->lock);
     return found;
 }
@@ -212,7 +192,7 @@ static bool serve(struct disk_control *c, struct disk_client *client)
 
     if (!disk_request_serve(&r.q, client->fd, words, sizeof(words) / sizeof(*words))) return false;
     pthread_mutex_lock(&c->lock);
-    if (r.q.reply[0]) send_text(client, r.q.reply);
+    if (r.q.reply[0]) disk_client_send(client, r.q.reply);
     pthread_mutex_unlock(&c->lock);
     return true;
 }
@@ -220,24 +200,15 @@ static bool serve(struct disk_control *c, struct disk_client *client)
 static void release(struct disk_control *c, struct disk_client *client)
 {
     pthread_mutex_lock(&c->lock);
-    close(client->fd);
-    *client = (struct disk_client){.fd = -1};
+    disk_client_release(client);
     pthread_mutex_unlock(&c->lock);
 }
 
 static void welcome(struct disk_control *c)
 {
-    int fd = disk_listener_accept(&c->listener);
-
-    if (fd < 0) return;
     pthread_mutex_lock(&c->lock);
-    for (int i = 0; i < DISK_CLIENTS_MAX && fd >= 0; i++) {
-        if (c->clients[i].fd >= 0) continue;
-        c->clients[i] = (struct disk_client){.fd = fd};
-        fd = -1;
-    }
+    disk_clients_welcome(&c->clients);
     pthread_mutex_unlock(&c->lock);
-    if (fd >= 0) close(fd);
 }
 
 static void *control_thread(void *arg)
@@ -247,15 +218,15 @@ static void *control_thread(void *arg)
 
     for (;;) {
         p[0] = (struct pollfd){.fd = c->wake_fd, .events = POLLIN};
-        p[1] = disk_listener_poll(&c->listener);
+        p[1] = disk_clients_poll(&c->clients);
         for (int i = 0; i < DISK_CLIENTS_MAX; i++)
-            p[2 + i] = (struct pollfd){.fd = c->clients[i].fd, .events = POLLIN};
-        int limit_ms = disk_listener_limit_ms(&c->listener, -1);
+            p[2 + i] = (struct pollfd){.fd = c->clients.all[i].fd, .events = POLLIN};
+        int limit_ms = disk_clients_limit_ms(&c->clients, -1);
         if (poll(p, 2 + DISK_CLIENTS_MAX, limit_ms) < 0 && errno != EINTR) break;
         if (p[0].revents) break;
         for (int i = 0; i < DISK_CLIENTS_MAX; i++)
-            if (p[2 + i].fd >= 0 && p[2 + i].revents && !serve(c, &c->clients[i]))
-                release(c, &c->clients[i]);
+            if (p[2 + i].fd >= 0 && p[2 + i].revents && !serve(c, &c->clients.all[i]))
+                release(c, &c->clients.all[i]);
         if (p[1].revents) welcome(c);
     }
     return NULL;
@@ -265,13 +236,10 @@ int disk_control_open(struct disk_control *c, struct disk *d, const char *path)
 {
     memset(c, 0, sizeof(*c));
     c->disk = d;
-    c->listener.fd = -1;
-    for (int i = 0; i < DISK_CLIENTS_MAX; i++)
-        c->clients[i].fd = -1;
     pthread_mutex_init(&c->lock, NULL);
+    int r = disk_clients_open(&c->clients, path);
     c->wake_fd = eventfd(0, EFD_CLOEXEC);
-    if (c->wake_fd < 0) return -errno;
-    return disk_listener_open(&c->listener, path, DISK_CLIENTS_MAX);
+    return c->wake_fd < 0 ? -errno : r;
 }
 
 int disk_control_start(struct disk_control *c)
@@ -297,8 +265,6 @@ void disk_control_close(struct disk_control *c)
         c->disk->event = NULL;
         pthread_mutex_unlock(&c->disk->lock);
     }
-    for (int i = 0; i < DISK_CLIENTS_MAX; i++)
-        if (c->clients[i].fd >= 0) close(c->clients[i].fd);
-    if (c->listener.fd >= 0) close(c->listener.fd);
+    disk_clients_close(&c->clients);
     if (c->wake_fd >= 0) close(c->wake_fd);
 }

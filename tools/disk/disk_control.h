@@ -7,23 +7,15 @@
 #include <stdbool.h>
 
 #include "disk.h"
-#include "disk_request.h"
-
-#define DISK_CLIENTS_MAX 16
-
-struct disk_client {
-    int fd; /* -1: free */
-    bool subscribed, failed;
-};
+#include "disk_clients.h"
 
 struct disk_control {
     struct disk *disk;
-    struct disk_listener listener;
     int wake_fd;
     bool runs, stop;
     pthread_t thread;
     pthread_mutex_t lock; /* of the clients; taken after the disk's */
-    struct disk_client clients[DISK_CLIENTS_MAX];
+    struct disk_clients clients;
     void (*asked_to_stop)(void);
 };
 

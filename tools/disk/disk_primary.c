@@ -260,28 +260,31 @@ int disk_commit(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
     return r;
 }
 
-int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
+/* Under the lock. */
+static int leave_alone(struct disk *d, char why[DISK_TEXT_MAX])
 {
-    struct disk_state fresh;
+    struct disk_state fresh = d->state;
     int r = 0;
 
-    if (d->shared) return disk_shared_unprotect(d, why);
+    d->phase = DISK_ALONE;
+    fresh.secured = false;
+    if (d->state.secured) r = disk_change_state(d, &fresh);
+    if (r) snprintf(why, DISK_TEXT_MAX, "unprotect: state not written: %s", strerror(-r));
+    return r;
+}
+
+int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
+{
+    int r = -EINVAL;
+
     pthread_mutex_lock(&d->lock);
     if (!d->primary) {
         snprintf(why, DISK_TEXT_MAX, "unprotect: this is a backup");
-        r = -EINVAL;
-        goto out;
+    } else {
+        if (d->link) disk_link_lost(d, d->link, "unprotected");
+        if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
+        r = d->shared ? disk_shared_unprotect(d, why) : leave_alone(d, why);
     }
-    if (d->link) disk_link_lost(d, d->link, "unprotected");
-    if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
-    d->phase = DISK_ALONE;
-    if (d->state.secured) {
-        fresh = d->state;
-        fresh.secured = false;
-        r = disk_change_state(d, &fresh);
-        if (r) snprintf(why, DISK_TEXT_MAX, "unprotect: state not written: %s", strerror(-r));
-    }
-out:
     pthread_mutex_unlock(&d->lock);
     return r;
 }
@@ -482,9 +485,6 @@ void *disk_primary_link(void *arg)
     /* Somebody may be writing to the link. */
     while (disk_queue_in_use(&d->queue))
         pthread_cond_wait(&d->changed, &d->lock);
-    d->link = NULL;
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
-    disk_link_free(l);
+    disk_link_over(d, l);
     return NULL;
 }

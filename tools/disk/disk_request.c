@@ -6,57 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
-
-#include "disk_util.h"
-
-#define REST_MS 1000
-
-int disk_listener_open(struct disk_listener *l, const char *path, int backlog)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int r = 0;
-
-    if (strlen(path) >= sizeof(address.sun_path)) return -ENAMETOOLONG;
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return -errno;
-    unlink(path);
-    mode_t old = umask(0177);
-    if (bind(fd, (struct sockaddr *)&address, sizeof(address))) r = -errno;
-    umask(old);
-    if (!r && listen(fd, backlog)) r = -errno;
-    if (r)
-        close(fd);
-    else
-        l->fd = fd;
-    return r;
-}
-
-struct pollfd disk_listener_poll(const struct disk_listener *l)
-{
-    bool rests = l->rests_until > disk_now_ms();
-
-    return (struct pollfd){.fd = rests ? -1 : l->fd, .events = POLLIN};
-}
-
-int disk_listener_limit_ms(const struct disk_listener *l, int limit_ms)
-{
-    int64_t left = l->rests_until - disk_now_ms();
-
-    return left > 0 && (limit_ms < 0 || left < limit_ms) ? (int)left : limit_ms;
-}
-
-int disk_listener_accept(struct disk_listener *l)
-{
-    int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
-
-    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
-        l->rests_until = disk_now_ms() + REST_MS;
-    return fd;
-}
 
 /* ---- what a word's function needs ---- */
 

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <poll.h>
-
 #include "disk_names.h"
 
 #define DISK_REQUEST_FDS_MAX 2
@@ -31,20 +29,6 @@ struct disk_word {
     bool argument;
     void (*call)(struct disk_request *q);
 };
-
-/* Where clients come in. Without descriptors or memory for one more it rests for a second: its poll would not block. */
-struct disk_listener {
-    int fd; /* -1: none; close it */
-    int64_t rests_until;
-};
-
-/* A socket of packets at `path`, mode 0600; what is there is replaced. 0 with the socket in l->fd, or -errno. */
-int disk_listener_open(struct disk_listener *l, const char *path, int backlog);
-/* What poll() is to look at, and for how long when the caller would wait for limit_ms (-1: for ever). */
-struct pollfd disk_listener_poll(const struct disk_listener *l);
-int disk_listener_limit_ms(const struct disk_listener *l, int limit_ms);
-/* The client that came, the caller's; -1: none. */
-int disk_listener_accept(struct disk_listener *l);
 
 /*
  * Takes one packet from the client `fd`, and has the one of `words` called that it begins with; the reply is then in q. Files that the

@@ -92,6 +92,7 @@ void disk_shared_append_end(struct disk *d);
 
 int disk_shared_protect(struct disk *d, char why[DISK_TEXT_MAX]);
 int disk_shared_barrier(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX]);
+/* Under the lock, a primary without a link. */
 int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX]);
 void *disk_shared_primary_link(void *link); /* thread */
 void *disk_shared_applier(void *disk);      /* thread */

@@ -167,14 +167,6 @@ int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
 {
     int r = 0;
 
-    pthread_mutex_lock(&d->lock);
-    if (!d->primary) {
-        snprintf(why, DISK_TEXT_MAX, "unprotect: this is a backup");
-        r = -EINVAL;
-        goto out;
-    }
-    if (d->link) disk_link_lost(d, d->link, "unprotected");
-    if (!disk_wait_unlinked(d, d->o.limit_ms)) disk_log("%s: the link lingers", d->o.path);
     if (d->shared->journaling)
         r = go_on(d);
     else if (d->shared->unsure) /* the protection did not begin, but its claim may stand there */
@@ -187,7 +179,5 @@ int disk_shared_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
         snprintf(why, DISK_TEXT_MAX, "unprotect: the shared disk or its journal: %s", strerror(-r));
     if (!r) d->phase = DISK_ALONE;
     pthread_cond_broadcast(&d->room);
-out:
-    pthread_mutex_unlock(&d->lock);
     return r;
 }

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -20,33 +19,6 @@
 
 /* ---- the link ---- */
 
-/* Tells the primary why, then ends the link. Under the lock. */
-static void refuse(struct disk *d, struct disk_link *l, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void refuse(struct disk *d, struct disk_link *l, const char *format, ...)
-{
-    struct disk_frame f = {.type = DISK_ERROR};
-    char text[192];
-    va_list al;
-
-    va_start(al, format);
-    vsnprintf(text, sizeof(text), format, al);
-    va_end(al);
-    f.payload = (uint32_t)strlen(text);
-    pthread_mutex_unlock(&d->lock);
-    (void)disk_link_send(l, &f, text, DISK_ALIVE_MS);
-    pthread_mutex_lock(&d->lock);
-    disk_link_lost(d, l, "%s", text);
-}
-
-static void answer(struct disk *d, struct disk_link *l, struct disk_frame *f, const void *payload)
-{
-    pthread_mutex_unlock(&d->lock);
-    int r = disk_link_send(l, f, payload, d->o.limit_ms);
-    pthread_mutex_lock(&d->lock);
-    if (r) disk_link_lost(d, l, "%s", disk_link_error(r));
-}
-
 /* Under the lock: the primary's claim as we read it. False: refused. */
 static bool read_claim(struct disk *d, struct disk_link *l, struct disk_claim *c)
 {
@@ -56,10 +28,11 @@ static bool read_claim(struct disk *d, struct disk_link *l, struct disk_claim *c
 
     *c = *disk_claims_top(two);
     if (r)
-        refuse(d, l, "the backup cannot read the shared journal: %s", strerror(-r));
+        disk_link_refuse(d, l, "the backup cannot read the shared journal: %s", strerror(-r));
     else if (c->generation != l->peer.generation || memcmp(c->token, l->peer.base, 16) ||
              memcmp(c->uuid, l->peer.uuid, 16))
-        refuse(d, l, "not the same storage: the backup's %.100s is another journal", d->o.shared);
+        disk_link_refuse(d, l, "not the same storage: the backup's %.100s is another journal",
+                         d->o.shared);
     else
         return true;
     return false;
@@ -73,12 +46,12 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
     struct disk_claim c = {0};
 
     if (f->type != DISK_HELLO || disk_hello_get(&l->peer, l->payload, f->payload))
-        refuse(d, l, "the other side speaks another protocol");
+        disk_link_refuse(d, l, "the other side speaks another protocol");
     else if (!l->peer.primary || !l->peer.shared)
-        refuse(d, l, "the other side is no primary of a shared disk");
+        disk_link_refuse(d, l, "the other side is no primary of a shared disk");
     else if (l->peer.size != d->store.size)
-        refuse(d, l, "not the same storage: %" PRIu64 " octets here, %" PRIu64 " there",
-               d->store.size, l->peer.size);
+        disk_link_refuse(d, l, "not the same storage: %" PRIu64 " octets here, %" PRIu64 " there",
+                         d->store.size, l->peer.size);
     else
         (void)read_claim(d, l, &c);
     if (l->dead) return;
@@ -86,7 +59,7 @@ static void hello(struct disk *d, struct disk_link *l, const struct disk_frame *
     memcpy(h.uuid, c.uuid, 16);
     memcpy(h.base, c.token, 16);
     disk_hello_put(raw, &h);
-    answer(d, l, &back, raw);
+    disk_link_answer(d, l, &back, raw);
     if (l->dead) return;
     l->handshaken = true;
     memcpy(d->shared->token, c.token, 16);
@@ -105,12 +78,13 @@ static void check(struct disk *d, struct disk_link *l, const struct disk_frame *
     int r = disk_store_read(&d->store, buf, f->span, f->offset);
     pthread_mutex_lock(&d->lock);
     if (r) {
-        refuse(d, l, "the backup cannot read the disk at %" PRIu64 ": %s", f->offset, strerror(-r));
+        disk_link_refuse(d, l, "the backup cannot read the disk at %" PRIu64 ": %s", f->offset,
+                         strerror(-r));
         return;
     }
     differs = XXH3_64bits(buf, f->span) != disk_get64(l->payload);
     d->phase = DISK_SYNCING;
-    answer(d, l, &back, &differs);
+    disk_link_answer(d, l, &back, &differs);
 }
 
 /* Both see the same: it is this primary's backup from now on. */
@@ -127,11 +101,11 @@ static void synced(struct disk *d, struct disk_link *l)
     fresh.primary = fresh.clean = fresh.secured = fresh.inconsistent = false;
     int r = disk_change_state(d, &fresh);
     if (r) {
-        refuse(d, l, "the backup's state failed: %s", strerror(-r));
+        disk_link_refuse(d, l, "the backup's state failed: %s", strerror(-r));
         return;
     }
     d->phase = DISK_SYNCED;
-    answer(d, l, &back, NULL);
+    disk_link_answer(d, l, &back, NULL);
     if (!l->dead) disk_event(d, "synced");
 }
 
@@ -161,15 +135,16 @@ static void barrier(struct disk *d, struct disk_link *l, const struct disk_frame
     if (!r) r = read_head(d, at, limit, head);
     pthread_mutex_lock(&d->lock);
     if (r || !disk_journal_is_seal(head, session, f->epoch)) {
-        refuse(d, l, "the backup does not see epoch %" PRIu64 " in the shared journal: %s",
-               f->epoch, r ? strerror(-r) : "something else is there");
+        disk_link_refuse(d, l,
+                         "the backup does not see epoch %" PRIu64 " in the shared journal: %s",
+                         f->epoch, r ? strerror(-r) : "something else is there");
         return;
     }
     if (l->dead) return;
     d->phase = DISK_PROTECTED;
     d->journal.sealed = f->epoch;
     disk_event(d, "barrier %" PRIu64, f->epoch);
-    answer(d, l, &back, NULL);
+    disk_link_answer(d, l, &back, NULL);
 }
 
 /* Once the link is dead no lease is given: that is what a promotion relies on. */
@@ -180,7 +155,7 @@ static bool lease(struct disk *d, struct disk_link *l, const struct disk_frame *
     if (f->span != DISK_LEASE_MS || f->payload) return false;
     /* The clocks of two hosts do not run quite the same. */
     d->shared->granted_until_ms = disk_shared_now_ms() + DISK_LEASE_MS + DISK_LEASE_MS / 20;
-    answer(d, l, &back, NULL);
+    disk_link_answer(d, l, &back, NULL);
     return true;
 }
 
@@ -214,8 +189,8 @@ static void got_frame(struct disk *d, struct disk_link *l, const struct disk_fra
         break;
     }
     if (!ok)
-        refuse(d, l, "the primary sent frame %u of epoch %" PRIu64 " out of turn", f->type,
-               f->epoch);
+        disk_link_refuse(d, l, "the primary sent frame %u of epoch %" PRIu64 " out of turn",
+                         f->type, f->epoch);
 }
 
 void *disk_shared_backup_link(void *arg)
@@ -230,16 +205,13 @@ void *disk_shared_backup_link(void *arg)
         int r = disk_link_read(l, &f, l->handshaken ? -1 : DISK_HANDSHAKE_MS);
         pthread_mutex_lock(&d->lock);
         if (r == -EBADMSG || r == -EPROTO)
-            refuse(d, l, "%s", disk_link_error(r));
+            disk_link_refuse(d, l, "%s", disk_link_error(r));
         else if (r)
             disk_link_lost(d, l, "%s", disk_link_error(r));
         else if (!l->dead)
             got_frame(d, l, &f);
     }
-    d->link = NULL;
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
-    disk_link_free(l);
+    disk_link_over(d, l);
     return NULL;
 }
 

@@ -431,9 +431,6 @@ void *disk_shared_primary_link(void *arg)
         pthread_join(l->syncer, NULL);
     }
     pthread_mutex_lock(&d->lock);
-    d->link = NULL;
-    pthread_cond_broadcast(&d->changed);
-    pthread_mutex_unlock(&d->lock);
-    disk_link_free(l);
+    disk_link_over(d, l);
     return NULL;
 }

@@ -13,36 +13,21 @@
 struct request {
     struct disk_request q;
     struct drbd_control *c;
-    struct drbd_client *client;
+    struct disk_client *client;
     bool later; /* the reply comes by itself */
 };
 
-static void send_text(struct drbd_client *client, const char *text)
-{
-    size_t size = strlen(text);
-
-    if (client->failed || client->fd < 0) return;
-    if (send(client->fd, text, size, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size) return;
-    /* A client that does not read is cut off. */
-    shutdown(client->fd, SHUT_RDWR);
-    client->failed = true;
-}
-
 void drbd_control_event(struct drbd_control *c, const char *text)
 {
-    char packet[DISK_REPLY_MAX];
-
-    snprintf(packet, sizeof(packet), "event %s", text);
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
-        if (c->clients[i].fd >= 0 && c->clients[i].subscribed) send_text(&c->clients[i], packet);
+    disk_clients_event(&c->clients, text);
 }
 
 void drbd_control_barrier(struct drbd_control *c, const char *reply)
 {
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++) {
-        if (!c->clients[i].waits) continue;
-        c->clients[i].waits = false;
-        send_text(&c->clients[i], reply);
+    for (int i = 0; i < DISK_CLIENTS_MAX; i++) {
+        if (!c->clients.all[i].waits) continue;
+        c->clients.all[i].waits = false;
+        disk_client_send(&c->clients.all[i], reply);
     }
 }
 
@@ -125,7 +110,7 @@ static int at_checkpoint(struct disk_request *q,
 
 static void do_barrier(struct disk_request *q)
 {
-    struct drbd_client *client = request_of(q)->client;
+    struct disk_client *client = request_of(q)->client;
 
     client->waits = true;
     /* 0: the snapshot is on its way, or the answer was given in the meantime. */
@@ -155,11 +140,8 @@ static void do_leave(struct disk_request *q)
 {
     const struct drbd_instance *in = instance_of(q);
     const struct request *r = request_of(q);
-    bool needed = in->primary || in->link;
 
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
-        if (r->c->clients[i].fd >= 0 && &r->c->clients[i] != r->client) needed = true;
-    if (needed)
+    if (in->primary || in->link || disk_clients_others(&r->c->clients, r->client))
         disk_request_result(q, -1, DISK_LEAVE_REFUSED);
     else
         do_stop(q);
@@ -177,61 +159,44 @@ static const struct disk_word words[] = {
 /* ---- the socket ---- */
 
 /* False: the client is gone. */
-static bool serve(struct drbd_control *c, struct drbd_client *client)
+static bool serve(struct drbd_control *c, struct disk_client *client)
 {
     struct request r = {.c = c, .client = client};
 
     if (!disk_request_serve(&r.q, client->fd, words, sizeof(words) / sizeof(*words))) return false;
-    if (!r.later && r.q.reply[0]) send_text(client, r.q.reply);
+    if (!r.later && r.q.reply[0]) disk_client_send(client, r.q.reply);
     return true;
-}
-
-static void welcome(struct drbd_control *c)
-{
-    int fd = disk_listener_accept(&c->listener);
-
-    for (int i = 0; i < DRBD_CLIENTS_MAX && fd >= 0; i++) {
-        if (c->clients[i].fd >= 0) continue;
-        c->clients[i] = (struct drbd_client){.fd = fd};
-        fd = -1;
-    }
-    if (fd >= 0) close(fd);
 }
 
 void drbd_control_before(const struct drbd_control *c, struct pollfd *p)
 {
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
-        p[i] = (struct pollfd){.fd = c->clients[i].fd, .events = c->clients[i].waits ? 0 : POLLIN};
-    p[DRBD_CLIENTS_MAX] = disk_listener_poll(&c->listener);
+    for (int i = 0; i < DISK_CLIENTS_MAX; i++)
+        p[i] = (struct pollfd){.fd = c->clients.all[i].fd,
+                               .events = c->clients.all[i].waits ? 0 : POLLIN};
+    p[DISK_CLIENTS_MAX] = disk_clients_poll(&c->clients);
 }
 
 void drbd_control_after(struct drbd_control *c, const struct pollfd *p)
 {
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++) {
-        struct drbd_client *client = &c->clients[i];
+    for (int i = 0; i < DISK_CLIENTS_MAX; i++) {
+        struct disk_client *client = &c->clients.all[i];
 
         if (p[i].fd < 0 || !p[i].revents) continue;
         /* One whose barrier waits is read only to see its end. */
         if (client->waits ? !(p[i].revents & (POLLHUP | POLLERR)) : serve(c, client)) continue;
-        close(client->fd);
-        *client = (struct drbd_client){.fd = -1};
+        disk_client_release(client);
     }
-    if (p[DRBD_CLIENTS_MAX].revents) welcome(c);
+    if (p[DISK_CLIENTS_MAX].revents) disk_clients_welcome(&c->clients);
 }
 
 int drbd_control_open(struct drbd_control *c, struct drbd_instance *in, const char *path)
 {
     memset(c, 0, sizeof(*c));
     c->instance = in;
-    c->listener.fd = -1;
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
-        c->clients[i].fd = -1;
-    return disk_listener_open(&c->listener, path, DRBD_CLIENTS_MAX);
+    return disk_clients_open(&c->clients, path);
 }
 
 void drbd_control_close(struct drbd_control *c)
 {
-    for (int i = 0; i < DRBD_CLIENTS_MAX; i++)
-        if (c->clients[i].fd >= 0) close(c->clients[i].fd);
-    if (c->listener.fd >= 0) close(c->listener.fd);
+    disk_clients_close(&c->clients);
 }

@@ -19,9 +19,9 @@
 #include "disk_util.h"
 #include "drbd_control.h"
 
-#define LINK_AT (DRBD_CLIENTS_MAX + 1)
-#define SIGNAL_AT (DRBD_CLIENTS_MAX + 2)
-#define POLL_COUNT (DRBD_CLIENTS_MAX + 3)
+#define LINK_AT (DISK_CLIENTS_MAX + 1)
+#define SIGNAL_AT (DISK_CLIENTS_MAX + 2)
+#define POLL_COUNT (DISK_CLIENTS_MAX + 3)
 
 static struct drbd_control control;
 static struct drbd_instance instance;
@@ -120,8 +120,7 @@ static void run(int signal_fd)
         p[LINK_AT] =
             (struct pollfd){.fd = instance.link ? instance.link->in : -1, .events = POLLIN};
         p[SIGNAL_AT] = (struct pollfd){.fd = signal_fd, .events = POLLIN};
-        int limit_ms =
-            disk_listener_limit_ms(&control.listener, instance.link ? DRBD_TICK_MS : -1);
+        int limit_ms = disk_clients_limit_ms(&control.clients, instance.link ? DRBD_TICK_MS : -1);
         if (poll(p, POLL_COUNT, limit_ms) < 0 && errno != EINTR) break;
         if (p[SIGNAL_AT].revents) break;
         if (p[LINK_AT].revents && instance.link && instance.link->in == p[LINK_AT].fd)

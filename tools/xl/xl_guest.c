@@ -14,6 +14,12 @@
 
 #define CONTROL_LIMIT_MS 2000
 #define HANDED_OVER_SUFFIX "--migratedaway"
+#define INCOMING_SUFFIX "--incoming"
+
+static bool under_xen(void)
+{
+    return !access("/dev/xen/privcmd", F_OK) || !access("/proc/xen/privcmd", F_OK);
+}
 
 void xl_guest_init(struct xl_guest *g)
 {
@@ -27,7 +33,7 @@ int xl_guest_open(struct xl_guest *g, const char *command, const char *domain,
     int rc;
 
     if (geteuid() != 0) return xl_fail(command, "only root may do this: run it with sudo");
-    if (access("/dev/xen/privcmd", F_OK) && access("/proc/xen/privcmd", F_OK))
+    if (!under_xen())
         return xl_fail(command, "this machine does not run under Xen (no /dev/xen/privcmd)");
     if (libxl_ctx_alloc(&g->ctx, LIBXL_VERSION, 0, lg)) {
         g->ctx = NULL;
@@ -51,6 +57,40 @@ int xl_guest_open(struct xl_guest *g, const char *command, const char *domain,
         return xl_fail(command, "no domain '%s' on this host; 'xl list' shows what there is",
                        domain);
     return XL_DONE;
+}
+
+static void tell_incoming(libxl_ctx *ctx,
+                          void (*each)(void *user, const char *name, uint32_t domid), void *user)
+{
+    int n = 0, i;
+    libxl_dominfo *all = libxl_list_domain(ctx, &n);
+
+    for (i = 0; all && i < n; i++) {
+        char *name = libxl_domid_to_name(ctx, all[i].domid);
+        size_t len = name ? strlen(name) : 0, end = strlen(INCOMING_SUFFIX);
+
+        if (len > end && !strcmp(name + len - end, INCOMING_SUFFIX)) {
+            name[len - end] = '\0';
+            each(user, name, all[i].domid);
+        }
+        free(name);
+    }
+    if (all) libxl_dominfo_list_free(all, n);
+}
+
+void xl_guest_each_incoming(void (*each)(void *user, const char *name, uint32_t domid), void *user)
+{
+    xentoollog_logger_stdiostream *quiet;
+    libxl_ctx *ctx;
+
+    if (!under_xen()) return;
+    quiet = xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
+    if (!quiet) return;
+    if (!libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, (xentoollog_logger *)quiet)) {
+        tell_incoming(ctx, each, user);
+        libxl_ctx_free(ctx);
+    }
+    xtl_logger_destroy((xentoollog_logger *)quiet);
 }
 
 void xl_guest_dispose(struct xl_guest *g)

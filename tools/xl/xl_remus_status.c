@@ -74,6 +74,37 @@ static char *socket_domain(char *file, const char **side)
     return NULL;
 }
 
+struct left_over {
+    libxl__gc *gc;
+    const char *domain; /* NULL: any */
+    int shown;
+};
+
+/* Whoever was building it was killed, or it is a migration that comes here: that cannot be told apart. */
+static void print_left_over(void *user, const char *name, uint32_t domid)
+{
+    struct left_over *l = user;
+    char *answer = NULL;
+
+    if (l->domain && strcmp(l->domain, name)) return;
+    if (libxl__control_call(l->gc, "backup", name, "status", STATUS_LIMIT_MS, &answer) !=
+        ERROR_NOTFOUND)
+        return;
+    printf(
+        "%s:\n  domain %u, %s--incoming, is here, and no twin looks after it; unless a migration "
+        "builds it: xl destroy %u\n",
+        name, domid, name, domid);
+    l->shown++;
+}
+
+static int print_left_overs(libxl__gc *gc, const char *domain)
+{
+    struct left_over l = {.gc = gc, .domain = domain};
+
+    xl_guest_each_incoming(print_left_over, &l);
+    return l.shown;
+}
+
 static int status_of_all(libxl__gc *gc)
 {
     const char *dir = getenv("XENTWIN_RUN_DIR");
@@ -94,6 +125,7 @@ static int status_of_all(libxl__gc *gc)
 
         if (domain) shown += print_status(gc, side, domain);
     }
+    shown += print_left_overs(gc, NULL);
     shown += (int)xl_disk_print_status(gc, NULL);
     if (!shown) printf("no domain is protected or received on this host\n");
     return XL_DONE;
@@ -101,12 +133,14 @@ static int status_of_all(libxl__gc *gc)
 
 static int status(libxl__gc *gc, const char *domain)
 {
-    bool primary, backup;
+    bool shown;
 
     if (!domain) return status_of_all(gc);
-    primary = print_status(gc, "primary", domain);
-    backup = print_status(gc, "backup", domain);
-    if (xl_disk_print_status(gc, domain) || primary || backup) return XL_DONE;
+    shown = print_status(gc, "primary", domain);
+    shown |= print_status(gc, "backup", domain);
+    shown |= print_left_overs(gc, domain) > 0;
+    shown |= xl_disk_print_status(gc, domain);
+    if (shown) return XL_DONE;
     return xl_fail("remus", "'%s' is neither protected nor received on this host", domain);
 }
 

@@ -62,6 +62,8 @@ run_stock() {
     kv cmd "$addr" 'DIRTY 200 2000' >/dev/null
     on A "setsid sh -c '/usr/sbin/xl remus -F -n -d -i 200 guest hostB >/tmp/stock.log 2>&1' </dev/null >/dev/null 2>&1 &"
     wait_for 60 has_guest B guest--incoming
+    check "$type stock: our xl remus --status names the copy that no twin looks after" \
+        on B "xl remus --status | grep -q 'guest--incoming, is here'"
     sleep "$STOCK_COPY_S"
     lab capture start "$cap" >/dev/null
     lab kill A

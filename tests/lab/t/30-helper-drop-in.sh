@@ -51,7 +51,17 @@ save_by_ours() { on A "$OURS $XL save $1 /var/tmp/ours"; }
 restore_ours_by_ours() { on A "$OURS $XL restore /var/tmp/ours"; }
 restore_by_stock() { on A "$XL restore /var/tmp/ours"; }
 save_by_stock() { on A "$XL save $1 /var/tmp/stock"; }
-restore_by_ours() { on A "$OURS $XL restore /var/tmp/stock"; }
+# The hypervisor says which entries of the guest's p2m are made meanwhile (TRC_MEM_SET_P2M_ENTRY, 36 octets each).
+restore_by_ours() {
+    on A "rm -f /tmp/p2m; (exec timeout 200 xentrace -D -e 0x10f000 /tmp/p2m >/dev/null 2>&1 &); sleep 1
+        $OURS $XL restore /var/tmp/stock; failed=\$?; sleep 1; pkill -x xentrace; exit \$failed"
+}
+in_large_pages() {
+    local octets
+    octets=$(on A "stat -c %s /tmp/p2m") || return 1
+    note "$1: about $((octets / 36)) p2m entries for 32768 pages"
+    [ "$octets" -gt 0 ] && [ $((octets / 36)) -lt 4096 ]
+}
 save_and_restore_ours() {
     check "$1: our save, for ourselves" save_by_ours "$1"
     check "$1: our xl restore reads it" restore_ours_by_ours
@@ -65,6 +75,7 @@ save_and_restore() {
     check "$1: xl save by the stock helper" save_by_stock "$1"
     check "$1: our xl restore reads it" restore_by_ours
     check "$1: the same guest goes on again" same_guest
+    [ "$1" = pv ] || check "$1: its memory came in large pages" in_large_pages "$1"
 }
 
 # migrate FROM GUEST ENV-OF-THE-SENDER ENV-OF-THE-RECEIVER: the stream is kept in the sender's /var/tmp/stream.

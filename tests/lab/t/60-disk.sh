@@ -10,7 +10,6 @@ set -u
 # shellcheck source=tests/lab/t/disk.sh
 . "$(dirname "$0")/disk.sh"
 
-LOAD_SECONDS=${F_LOAD_SECONDS:-10}
 RAW_MB=1 DATA_MB=16
 
 fs_image=$(mktemp)
@@ -36,22 +35,7 @@ place_config() { # TYPE
     done
 }
 
-# fail_over HOST kill|freeze: the guest leaves HOST.
-fail_over() {
-    local before began
-    protect "$1" guest -i 200 --on-link-loss=backup --arbiter "$WITNESS_ARBITER"
-    wait_protected "$1" guest 2 || return 1
-    start_load "$(last_ack || echo 0)" || { echo "no write is acknowledged"; return 1; }
-    sleep "$LOAD_SECONDS"
-    before=$(last_ack)
-    note "$type: $(on "$1" "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
-    if [ "$2" = kill ]; then lab kill "$1"; else lab pause "$1"; fi
-    began=$SECONDS
-    # What was under way may still be answered; ten more cannot.
-    wait_for 150 acks_after "$((before + 10))" || return 1
-    note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $1"
-    sleep 3
-}
+fail_over() { lose_host "$@" --on-link-loss=backup --arbiter "$WITNESS_ARBITER"; } # HOST kill|freeze
 
 # The frozen side wakes up: it must neither run nor serve.
 wake_up() { # HOST
@@ -106,14 +90,5 @@ no_disk_left() {
 }
 
 mke2fs -q -t ext2 -F "$fs_image" "${DATA_MB}M" 2>/dev/null || { not_ok "mke2fs"; exit 0; }
-for type in ${LAB_TYPES:-pvh hvm}; do
-    if ! one_type; then
-        not_ok "$type: see the end of the log"
-        say_hosts
-    fi
-done
-stop_load
-fresh_hosts
-for h in A B; do
-    stop_instances "$h"
-done
+# shellcheck disable=SC2086 # several words
+run_types one_type ${LAB_TYPES:-pvh hvm}

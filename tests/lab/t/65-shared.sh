@@ -9,7 +9,6 @@ set -u
 # shellcheck source=tests/lab/t/disk.sh
 . "$(dirname "$0")/disk.sh"
 
-LOAD_SECONDS=${F_LOAD_SECONDS:-10}
 DATA_MB=16
 fs_image=$(mktemp)
 trap 'stop_load; rm -f "$fs_image"' EXIT
@@ -58,21 +57,7 @@ refused_on() { # HOST
     [[ $said == *"is another host's (generation"* || $said == *"may take it over"* ]] || { echo "$said"; return 1; }
 }
 
-# fail_over HOST kill|freeze: the guest leaves HOST.
-fail_over() {
-    local before began
-    protect "$1" guest -i 200 --arbiter "$WITNESS_ARBITER"
-    wait_protected "$1" guest 2 || return 1
-    start_load "$(last_ack || echo 0)" || { echo "no write is acknowledged"; return 1; }
-    sleep "$LOAD_SECONDS"
-    before=$(last_ack)
-    note "$type: $(on "$1" "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
-    if [ "$2" = kill ]; then lab kill "$1"; else lab pause "$1"; fi
-    began=$SECONDS
-    wait_for 150 acks_after "$((before + 10))" || return 1
-    note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $1"
-    sleep 3
-}
+fail_over() { lose_host "$@" --arbiter "$WITNESS_ARBITER"; } # HOST kill|freeze
 
 one_type() {
     fresh_hosts
@@ -109,14 +94,5 @@ one_type() {
 }
 
 mke2fs -q -t ext2 -F "$fs_image" "${DATA_MB}M" 2>/dev/null || { not_ok "mke2fs"; exit 0; }
-for type in ${LAB_TYPES:-pvh}; do
-    if ! one_type; then
-        not_ok "$type: see the end of the log"
-        say_hosts
-    fi
-done
-stop_load
-fresh_hosts
-for h in A B; do
-    stop_instances "$h"
-done
+# shellcheck disable=SC2086 # several words
+run_types one_type ${LAB_TYPES:-pvh}

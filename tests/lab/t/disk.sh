@@ -43,6 +43,40 @@ check_state() { # WHAT
     check "$1: pragma integrity_check" test "$(state_key integrity)" = ok
 }
 
+# lose_host HOST kill|freeze OPTION...: the guest is protected with these options of xl remus, has work to do, and leaves HOST.
+lose_host() {
+    local host=$1 how=$2 before began
+    shift 2
+    protect "$host" guest -i 200 "$@"
+    wait_protected "$host" guest 2 || return 1
+    start_load "$(last_ack || echo 0)" || { echo "no write is acknowledged"; return 1; }
+    sleep "${F_LOAD_SECONDS:-10}"
+    before=$(last_ack)
+    note "$type: $(on "$host" "xl remus --status guest | grep '^disk' | tr '\n' ';'")"
+    if [ "$how" = kill ]; then lab kill "$host"; else lab pause "$host"; fi
+    began=$SECONDS
+    # What was under way may still be answered; ten more cannot.
+    wait_for 150 acks_after "$((before + 10))" || return 1
+    note "$type: writes are answered again $((SECONDS - began)) s after the loss of host $host"
+    sleep 3
+}
+
+# run_types FUNCTION TYPE...: for each of them as $type; then nothing of it is left on the hosts.
+run_types() {
+    local call=$1 h
+    shift
+    for type in "$@"; do
+        "$call" && continue
+        not_ok "$type: see the end of the log"
+        say_hosts
+    done
+    stop_load
+    fresh_hosts
+    for h in A B; do
+        stop_instances "$h"
+    done
+}
+
 say_hosts() {
     local h
     for h in A B; do
