@@ -327,10 +327,10 @@ static void t_start_second_operation_lock_fail(void **state)
     assert_string_equal(heard(f, say(f, "stop\n")), "ok done\n");
 }
 
-static void t_start_after_killed_process_replaces_stale_socket(void **state)
+/* An operation in a process of its own, which holds the socket. */
+static pid_t start_elsewhere(struct fixture *f)
 {
-    struct fixture *f = *state;
-    int status, ready[2];
+    int ready[2];
     char byte;
 
     assert_int_equal(pipe(ready), 0);
@@ -343,15 +343,47 @@ static void t_start_after_killed_process_replaces_stale_socket(void **state)
     }
     assert_int_equal(read(ready[0], &byte, 1), 1);
     assert_int_equal(byte, 'y');
-    assert_int_equal(libxl__control_start(&f->ctl), ERROR_LOCK_FAIL);
+    close(ready[0]);
+    close(ready[1]);
+    return pid;
+}
+
+static void kill_there(pid_t pid)
+{
+    int status;
+
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, &status, 0), pid);
+}
+
+static void t_sweep_removes_what_a_killed_process_left_only(void **state)
+{
+    struct fixture *f = *state;
+    libxl__gc *gc = libxl__loop_gc(f->ctl.loop);
+    pid_t pid = start_elsewhere(f);
+
+    libxl__control_sweep(gc, "primary", "guest");
+    assert_int_equal(access(path_of(f, "primary-guest.sock"), F_OK), 0);
+    kill_there(pid);
+    libxl__control_sweep(gc, "backup", "guest");
+    assert_int_equal(access(path_of(f, "primary-guest.sock"), F_OK), 0);
+    libxl__control_sweep(gc, "primary", "guest");
+    assert_int_equal(access(path_of(f, "primary-guest.sock"), F_OK), -1);
+    assert_int_equal(access(path_of(f, "primary-guest.lock"), F_OK), -1);
+    assert_int_equal(access(path_of(f, "backup-guest.lock"), F_OK), -1);
+}
+
+static void t_start_after_killed_process_replaces_stale_socket(void **state)
+{
+    struct fixture *f = *state;
+    pid_t pid = start_elsewhere(f);
+
+    assert_int_equal(libxl__control_start(&f->ctl), ERROR_LOCK_FAIL);
+    kill_there(pid);
     assert_int_equal(access(path_of(f, "primary-guest.sock"), F_OK), 0);
     start(f);
     f->answer_at_once = true;
     assert_string_equal(heard(f, say(f, "stop\n")), "ok done\n");
-    close(ready[0]);
-    close(ready[1]);
 }
 
 static void t_start_socket_and_folder_are_private(void **state)
@@ -478,6 +510,7 @@ int main(void)
         T(t_dispose_inside_request_answers_ended),
         T(t_start_second_operation_lock_fail),
         T(t_start_after_killed_process_replaces_stale_socket),
+        T(t_sweep_removes_what_a_killed_process_left_only),
         T(t_start_socket_and_folder_are_private),
         T(t_start_folder_of_others_refused),
         T(t_start_bad_names_refused),

@@ -331,6 +331,18 @@ out:
     return rc;
 }
 
+void libxl__control_sweep(libxl__gc *gc, const char *side, const char *domain)
+{
+    struct control_state st = {.lock_fd = -1};
+
+    if (control_path(gc, st.sock, side, domain, "sock") ||
+        control_path(gc, st.lock, side, domain, "lock") || take_lock(gc, &st))
+        return;
+    unlink(st.sock);
+    unlink(st.lock);
+    close(st.lock_fd);
+}
+
 void libxl__control_reply(libxl__control *ctl, unsigned id, const char *text)
 {
     if (!ctl->st || !id) return;

@@ -32,6 +32,8 @@ int libxl__control_start(libxl__control *ctl);
 void libxl__control_reply(libxl__control *ctl, unsigned id, const char *text);
 /* Answers what is open, removes the socket file. Safe twice. */
 void libxl__control_dispose(libxl__control *ctl);
+/* Removes the files of an operation that was killed; those of one that lives stay. */
+void libxl__control_sweep(libxl__gc *gc, const char *side, const char *domain);
 
 /*
  * Client side, blocking: sends line to the operation for domain on this host, waits at most limit_ms for the answer, which is

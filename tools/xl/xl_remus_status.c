@@ -123,7 +123,11 @@ static int status_of_all(libxl__gc *gc)
     for (i = 0; i < n; i++) {
         const char *side, *domain = socket_domain(files[i], &side);
 
-        if (domain) shown += print_status(gc, side, domain);
+        if (!domain) continue;
+        if (print_status(gc, side, domain))
+            shown++;
+        else
+            libxl__control_sweep(gc, side, domain);
     }
     shown += print_left_overs(gc, NULL);
     shown += (int)xl_disk_print_status(gc, NULL);

@@ -103,6 +103,8 @@ ends() {
     complete
     on B "kill -9 \$(pgrep -of '[m]igrate-receive.*--replication')"
     check "$type: a twin whose keeper is killed goes away" wait_for 90 no_twin
+    on B "xl remus --status"
+    check "$type: and nothing is left of it once xl remus --status has looked" nothing_left B
     check "$type: the guest goes on at the primary" wait_for 60 guest_answers "$addr"
     wait_for 60 remus_ended A guest
     on A "xl destroy guest"
