@@ -168,7 +168,7 @@ run_type() {
 }
 
 if [ -z "${LAB_LONG-}" ]; then
-    skip "$type: its two failovers take ten minutes more than CI has; LAB_LONG=1 runs them"
+    skip "drbd: its failovers take ten minutes and more that CI does not have; LAB_LONG=1 runs them"
     exit 0
 fi
 mke2fs -q -t ext2 -F "$fs_image" 16M 2>/dev/null || { not_ok "mke2fs"; exit 0; }
