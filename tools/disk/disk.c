@@ -345,14 +345,12 @@ void disk_link_lost(struct disk *d, struct disk_link *l, const char *format, ...
 
 void disk_link_refuse(struct disk *d, struct disk_link *l, const char *format, ...)
 {
-    struct disk_frame f = {.type = DISK_ERROR};
-    char text[192];
+    char text[DISK_SENTENCE_MAX];
     va_list al;
 
     va_start(al, format);
-    vsnprintf(text, sizeof(text), format, al);
+    struct disk_frame f = disk_frame_error(text, format, al);
     va_end(al);
-    f.payload = (uint32_t)strlen(text);
     pthread_mutex_unlock(&d->lock);
     (void)disk_link_send(l, &f, text, DISK_ALIVE_MS);
     pthread_mutex_lock(&d->lock);

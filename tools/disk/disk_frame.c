@@ -2,6 +2,7 @@
 #include "disk_frame.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <xxh_x86dispatch.h>
@@ -32,6 +33,12 @@ void disk_frame_put(uint8_t head[DISK_FRAME_SIZE], const struct disk_frame *f, c
     disk_put64(head + 32, f->offset);
     disk_put64(head + 40, f->span);
     disk_put64(head + HASH_AT, frame_hash(head, payload, f->payload));
+}
+
+struct disk_frame disk_frame_error(char text[DISK_SENTENCE_MAX], const char *format, va_list al)
+{
+    vsnprintf(text, DISK_SENTENCE_MAX, format, al);
+    return (struct disk_frame){.type = DISK_ERROR, .payload = (uint32_t)strlen(text)};
 }
 
 int disk_frame_get(struct disk_frame *f, const uint8_t head[DISK_FRAME_SIZE])

@@ -3,6 +3,7 @@
 #ifndef DISK_FRAME_H
 #define DISK_FRAME_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,6 +33,7 @@ enum disk_frame_type {
 #define DISK_ALIVE_MS 250
 
 #define DISK_FLAG_TRIM 1
+#define DISK_SENTENCE_MAX 192
 
 struct disk_frame {
     uint16_t type, flags;
@@ -51,6 +53,9 @@ struct disk_hello {
 
 /* Writes the head, with the hash over head and payload. */
 void disk_frame_put(uint8_t head[DISK_FRAME_SIZE], const struct disk_frame *f, const void *payload);
+/* An ERROR frame; its payload is the sentence, which is left in `text`. */
+struct disk_frame disk_frame_error(char text[DISK_SENTENCE_MAX], const char *format, va_list al)
+    __attribute__((format(printf, 2, 0)));
 /* Reads a head and bounds it; -EPROTO if it is none of ours. The hash is not looked at. */
 int disk_frame_get(struct disk_frame *f, const uint8_t head[DISK_FRAME_SIZE]);
 /* True if the hash agrees. */

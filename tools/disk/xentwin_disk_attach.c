@@ -22,15 +22,13 @@
 static int refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static int refuse(const char *format, ...)
 {
-    struct disk_frame f = {.type = DISK_ERROR};
     uint8_t head[DISK_FRAME_SIZE];
-    char text[192];
+    char text[DISK_SENTENCE_MAX];
     va_list al;
 
     va_start(al, format);
-    vsnprintf(text, sizeof(text), format, al);
+    struct disk_frame f = disk_frame_error(text, format, al);
     va_end(al);
-    f.payload = (uint32_t)strlen(text);
     disk_frame_put(head, &f, text);
     if (write(1, head, sizeof(head)) == (ssize_t)sizeof(head)) (void)!write(1, text, f.payload);
     complain("%s", text);
