@@ -434,7 +434,11 @@ static void aftermath(struct judge *j)
     } else if (b) {
         bool secured = j->secured;
         struct side *old = j->p;
-        if (fail_over(j)) goto again;
+        if (fail_over(j)) {
+            /* A fault of its disk that has not come yet would come to the second protection. */
+            if (j->p->fault[0]) mend_primary(j);
+            goto again;
+        }
         if (secured) must_not_serve(j, old);
         start_again(j);
     } else {
