@@ -675,6 +675,118 @@ static void t_primary_goes_on_where_the_link_stopped(void **state)
     link_makes_the_disk(*state, write_large, 2, 40, true);
 }
 
+/* What was lent to the queue is the guest's again once its write is done, whatever the link has taken of it. */
+static void *write_middling(void *arg)
+{
+    struct world *w = arg;
+    uint32_t size = 16384;
+    uint8_t *data = malloc(240000);
+
+    for (unsigned i = 0; i < 60; i++, size = 16384 + i * 3771) {
+        memset(data, (int)(i + (uintptr_t)&data / 4096), size);
+        assert_int_equal(disk_write(&w->d, data, size, (i % 5) * 50000, false), 0);
+        memset(data, 0xee, size);
+    }
+    free(data);
+    return NULL;
+}
+
+static void t_primary_lent_payload_is_given_back(void **state)
+{
+    link_makes_the_disk(*state, write_middling, 4, 240, false);
+}
+
+static void t_primary_lent_payload_is_given_back_by_a_slow_link(void **state)
+{
+    link_makes_the_disk(*state, write_middling, 3, 180, true);
+}
+
+static void t_primary_link_ends_while_payload_is_lent(void **state)
+{
+    struct world *w = begin(*state, true);
+    pthread_t threads[4];
+    struct disk_frame f;
+
+    for (unsigned frames = 1; frames < 60; frames += 7) {
+        synchronise_primary(w, 0);
+        for (unsigned i = 0; i < 4; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, write_middling, w), 0);
+        for (unsigned i = 0; i < frames; i++)
+            assert_true(hear(w, &f));
+        close(w->fd);
+        w->fd = -1;
+        for (unsigned i = 0; i < 4; i++)
+            pthread_join(threads[i], NULL);
+        pthread_mutex_lock(&w->d.lock);
+        assert_true(disk_wait_unlinked(&w->d, 10000));
+        assert_true(w->lost[0] != 0);
+        assert_false(disk_queue_in_use(&w->d.queue));
+        pthread_mutex_unlock(&w->d.lock);
+        assert_int_equal(disk_unprotect(&w->d, w->why), 0);
+    }
+    end(w);
+}
+
+static void write_small(struct world *w, uint8_t first, unsigned count)
+{
+    uint8_t data[4096];
+
+    for (unsigned i = 0; i < count; i++) {
+        memset(data, first + i, sizeof(data));
+        assert_int_equal(disk_write(&w->d, data, sizeof(data), i * 4096ull, false), 0);
+    }
+}
+
+static void hear_small(struct world *w, uint64_t epoch, uint8_t first, unsigned count)
+{
+    struct disk_frame f;
+
+    for (unsigned i = 0; i < count; i++) {
+        assert_true(hear(w, &f));
+        assert_int_equal(f.type, DISK_WRITE);
+        assert_int_equal(f.epoch, epoch);
+        assert_int_equal(f.offset, i * 4096ull);
+        assert_int_equal(w->payload[0], first + i);
+    }
+}
+
+static bool gathering(struct world *w)
+{
+    pthread_mutex_lock(&w->d.lock);
+    bool yes = w->d.gathering;
+    pthread_mutex_unlock(&w->d.lock);
+    return yes;
+}
+
+/* They wait for each other, but not for long; a barrier waits for none of them, and none is left behind. */
+static void t_primary_small_writes_are_gathered(void **state)
+{
+    struct world *w = begin(*state, true);
+    struct disk_frame f;
+    bool ever = false;
+
+    synchronise_primary(w, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        write_small(w, (uint8_t)i, 3 + i * 5);
+        ever = ever || gathering(w);
+        hear_small(w, 1, (uint8_t)i, 3 + i * 5);
+    }
+    assert_true(ever);
+    for (unsigned n = 1; n <= 20; n++) {
+        write_small(w, (uint8_t)n, n);
+        assert_int_equal(disk_barrier(&w->d, n, w->why), 0);
+        hear_small(w, n, (uint8_t)n, n);
+        assert_true(hear(w, &f));
+        assert_int_equal(f.type, DISK_BARRIER);
+        assert_int_equal(f.epoch, n);
+        say(w, (struct disk_frame){.type = DISK_SEALED, .epoch = n}, NULL);
+    }
+    for (unsigned i = 0; i < 1000 && gathering(w); i++)
+        poll(NULL, 0, 10);
+    assert_false(gathering(w));
+    end(w);
+}
+
 /* ---- starting again ---- */
 
 static bool trusts_its_bitmap(struct folder *f, bool clean, bool same_boot)
@@ -767,6 +879,10 @@ int main(void)
         TEST(t_primary_commits_between_barriers_only),
         TEST(t_primary_overlapping_writes_keep_their_order),
         TEST(t_primary_goes_on_where_the_link_stopped),
+        TEST(t_primary_lent_payload_is_given_back),
+        TEST(t_primary_lent_payload_is_given_back_by_a_slow_link),
+        TEST(t_primary_link_ends_while_payload_is_lent),
+        TEST(t_primary_small_writes_are_gathered),
         TEST(t_start_after_a_dead_host_trusts_no_bitmap),
         TEST(t_start_of_a_stale_disk_is_refused),
     };

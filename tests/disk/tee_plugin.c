@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * For the benchmark, the least that a second copy costs: each write goes to the file and, under a frame's head of zeros, to a
- * socket whose other end throws it away. No order, no check, no epoch, no bitmap.
+ * For the benchmark, what a second copy costs when it is made in the simplest way: each write goes to the file and, under a frame's
+ * head of zeros, to a socket whose other end throws it away. No order, no check, no epoch, no bitmap.
  *
  *     nbdkit nbdkit-tee-plugin.so FILE
  */

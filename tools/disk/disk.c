@@ -203,13 +203,14 @@ void disk_close(struct disk *d)
 /* After a change that failed nobody knows what the disk holds there: the twins may differ, so the
  * protection ends, and the bits of the range stay. */
 static void change_end(struct disk *d, struct disk_range *range, int r, uint64_t size,
-                       uint64_t offset)
+                       uint64_t offset, struct disk_loan *loan)
 {
     pthread_mutex_lock(&d->lock);
     if (r) disk_bitmap_set(&d->bitmap, offset, size);
     if (r && d->link)
         disk_link_lost(d, d->link, "the primary's own disk failed at %" PRIu64 ": %s", offset,
                        strerror(-r));
+    if (loan) disk_loan_end(d, loan);
     disk_range_release(&d->ranges, range);
     pthread_mutex_unlock(&d->lock);
 }
@@ -235,13 +236,13 @@ int disk_read(struct disk *d, void *buf, uint32_t size, uint64_t offset)
 
 /* Takes the range and queues the change. False: this is no primary. */
 static bool change_begin(struct disk *d, struct disk_range *range, const void *buf, uint64_t size,
-                         uint64_t offset)
+                         uint64_t offset, struct disk_loan *loan)
 {
     pthread_mutex_lock(&d->lock);
     bool yes = d->primary;
     if (yes) {
         disk_range_take(&d->ranges, range, offset, size, &d->lock);
-        disk_replicate(d, buf, size, offset, false);
+        disk_replicate(d, buf, size, offset, false, loan);
     }
     pthread_mutex_unlock(&d->lock);
     return yes;
@@ -249,13 +250,14 @@ static bool change_begin(struct disk *d, struct disk_range *range, const void *b
 
 int disk_write(struct disk *d, const void *buf, uint32_t size, uint64_t offset, bool fua)
 {
+    struct disk_loan loan = {.done = true};
     struct disk_range range;
     int r;
 
     if (d->shared) return disk_shared_change(d, DISK_CHANGE_WRITE, buf, size, offset, fua);
-    if (!change_begin(d, &range, buf, size, offset)) return -EIO;
+    if (!change_begin(d, &range, buf, size, offset, &loan)) return -EIO;
     r = disk_store_write(&d->store, buf, size, offset);
-    change_end(d, &range, r, size, offset);
+    change_end(d, &range, r, size, offset, &loan);
     if (!r && fua) r = disk_store_flush(&d->store);
     return r;
 }
@@ -268,9 +270,9 @@ int disk_zero(struct disk *d, uint32_t size, uint64_t offset, bool trim, bool fu
     if (d->shared)
         return disk_shared_change(d, trim ? DISK_CHANGE_PUNCH : DISK_CHANGE_ZERO, NULL, size,
                                   offset, fua);
-    if (!change_begin(d, &range, NULL, size, offset)) return -EIO;
+    if (!change_begin(d, &range, NULL, size, offset, NULL)) return -EIO;
     r = disk_store_zero(&d->store, size, offset, trim);
-    change_end(d, &range, r, size, offset);
+    change_end(d, &range, r, size, offset, NULL);
     if (!r && fua) r = disk_store_flush(&d->store);
     return r;
 }
@@ -294,12 +296,12 @@ int disk_trim(struct disk *d, uint32_t size, uint64_t offset, bool fua)
     r = disk_store_punch(&d->store, size, offset);
     if (!r) {
         pthread_mutex_lock(&d->lock);
-        disk_replicate(d, NULL, size, offset, true);
+        disk_replicate(d, NULL, size, offset, true, NULL);
         pthread_mutex_unlock(&d->lock);
     }
     bool done = !r;
     if (r == -EOPNOTSUPP) r = 0;
-    change_end(d, &range, r, size, offset);
+    change_end(d, &range, r, size, offset, NULL);
     if (done && fua) r = disk_store_flush(&d->store);
     return r;
 }

@@ -78,6 +78,12 @@ struct disk {
 
     /* primary */
     struct disk_queue queue;
+    bool stalled; /* the link takes nothing; the sender waits for it */
+    bool push;    /* all that is queued is to leave at once */
+    bool
+        gathering; /* small writes wait in the queue for more of them; the sender looks every GATHER_MS */
+    bool gather_more;   /* one came since it looked */
+    int64_t small_us;   /* when the last small write was queued */
     uint64_t epoch;     /* what is written now belongs to it; 0: straight to the backup's disk */
     uint64_t closed;    /* the last barrier */
     uint64_t committed; /* the last commit that was told */

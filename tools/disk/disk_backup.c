@@ -320,6 +320,7 @@ void *disk_backup_link(void *arg)
     struct disk *d = l->disk;
     struct disk_frame f;
 
+    disk_link_read_ahead(l);
     pthread_mutex_lock(&d->lock);
     while (!l->dead) {
         pthread_mutex_unlock(&d->lock);

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define BUFFER_SIZE (1 << 20)
+/* Holds a few small frames; of a large one no more than this is copied twice. */
+#define AHEAD_SIZE (16u << 10)
 
 static int set_nonblocking(int fd)
 {
@@ -61,8 +63,14 @@ void disk_link_free(struct disk_link *l)
     if (l->out != l->in) close(l->out);
     close(l->wake);
     pthread_mutex_destroy(&l->tx);
+    free(l->ahead);
     free(l->payload);
     free(l);
+}
+
+void disk_link_read_ahead(struct disk_link *l)
+{
+    l->ahead = malloc(AHEAD_SIZE);
 }
 
 static int wait_for(struct disk_link *l, int fd, short events, int limit_ms)
@@ -83,7 +91,22 @@ static int read_full(struct disk_link *l, void *buf, size_t size, int limit_ms)
     uint8_t *p = buf;
 
     while (size) {
-        ssize_t n = read(l->in, p, size);
+        size_t part = l->ahead_have < size ? l->ahead_have : size;
+        if (part) {
+            memcpy(p, l->ahead + l->ahead_at, part);
+            l->ahead_at += part;
+            l->ahead_have -= part;
+            p += part;
+            size -= part;
+            continue;
+        }
+        bool ahead = l->ahead && size < AHEAD_SIZE;
+        ssize_t n = ahead ? read(l->in, l->ahead, AHEAD_SIZE) : read(l->in, p, size);
+        if (n > 0 && ahead) {
+            l->ahead_at = 0;
+            l->ahead_have = (size_t)n;
+            continue;
+        }
         if (n > 0) {
             p += n;
             size -= (size_t)n;
@@ -114,28 +137,29 @@ int disk_link_read(struct disk_link *l, struct disk_frame *f, int limit_ms)
     return 0;
 }
 
-ssize_t disk_link_write_some(struct disk_link *l, const struct iovec *iov, int count, int limit_ms)
+ssize_t disk_link_try(struct disk_link *l, const struct iovec *iov, int count)
 {
-    for (;;) {
-        ssize_t n = writev(l->out, iov, count);
-        if (n >= 0) return n;
-        if (errno == EINTR) continue;
-        if (errno != EAGAIN) return -errno;
-        int r = wait_for(l, l->out, POLLOUT, limit_ms);
-        if (r) return r;
-    }
+    ssize_t n;
+
+    do
+        n = writev(l->out, iov, count);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
 }
 
-size_t disk_link_try(struct disk_link *l, const uint8_t head[DISK_FRAME_SIZE], const void *payload,
-                     size_t size)
+int disk_link_wait(struct disk_link *l, int limit_ms)
 {
-    struct iovec iov[2] = {
-        {.iov_base = (void *)(uintptr_t)head, .iov_len = DISK_FRAME_SIZE},
-        {.iov_base = (void *)(uintptr_t)payload, .iov_len = size},
-    };
-    ssize_t n = writev(l->out, iov, size ? 2 : 1);
+    return wait_for(l, l->out, POLLOUT, limit_ms);
+}
 
-    return n > 0 ? (size_t)n : 0;
+static ssize_t write_some(struct disk_link *l, const struct iovec *iov, int count, int limit_ms)
+{
+    for (;;) {
+        ssize_t n = disk_link_try(l, iov, count);
+        if (n != -EAGAIN) return n;
+        int r = disk_link_wait(l, limit_ms);
+        if (r) return r;
+    }
 }
 
 int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payload, int limit_ms)
@@ -150,7 +174,7 @@ int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payloa
     iov[0] = (struct iovec){.iov_base = head, .iov_len = sizeof(head)};
     iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)payload, .iov_len = f->payload};
     while (iov[0].iov_len || iov[1].iov_len) {
-        ssize_t n = disk_link_write_some(l, iov, 2, limit_ms);
+        ssize_t n = write_some(l, iov, 2, limit_ms);
         if (n < 0) {
             r = (int)n;
             break;

@@ -33,6 +33,8 @@ struct disk_link {
     uint64_t rx_seq;
     uint8_t head[DISK_FRAME_SIZE];
     uint8_t *payload;
+    uint8_t *ahead; /* what was read beyond what was asked for; NULL: nothing ever is */
+    size_t ahead_at, ahead_have;
     struct disk_hello peer;
     bool helpers;
 
@@ -56,15 +58,16 @@ struct disk_link {
 struct disk_link *disk_link_new(struct disk *d, int in, int out);
 void disk_link_free(struct disk_link *l);
 
+/* From now on reads several small frames at once: who waits in poll for the next frame would miss them. */
+void disk_link_read_ahead(struct disk_link *l);
 /* Reads the next frame, waits at most limit_ms (-1: for ever) for each piece of it. The payload is in
  * l->payload. -ETIMEDOUT, -ECANCELED (dead), -EPIPE (closed), -EPROTO, -EBADMSG (damaged) or the
  * error of the read. */
 int disk_link_read(struct disk_link *l, struct disk_frame *f, int limit_ms);
-/* Writes what it can; waits at most limit_ms until something goes. Returns octets or -errno. */
-ssize_t disk_link_write_some(struct disk_link *l, const struct iovec *iov, int count, int limit_ms);
-/* What the link takes of a frame without waiting, in octets; 0 also after an error, which the next writer meets. */
-size_t disk_link_try(struct disk_link *l, const uint8_t head[DISK_FRAME_SIZE], const void *payload,
-                     size_t size);
+/* What the link takes without waiting: octets or -errno, -EAGAIN if nothing. */
+ssize_t disk_link_try(struct disk_link *l, const struct iovec *iov, int count);
+/* 0 once it takes something, -ETIMEDOUT, -ECANCELED (dead) or -errno. */
+int disk_link_wait(struct disk_link *l, int limit_ms);
 /* A whole frame at once, for those who have no queue. Sets f->seq. */
 int disk_link_send(struct disk_link *l, struct disk_frame *f, const void *payload, int limit_ms);
 /* 0 after ms, -ECANCELED once the link is dead. */

@@ -21,6 +21,14 @@
 
 #define SEND_MAX (1u << 20)
 #define HELP_MAX (256u << 10)
+/* A payload of this size is sent from where it is; a smaller one is cheaper to copy. */
+#define LEND_MIN (16u << 10)
+/* So much is worth it to wake the sender, who sends it while it is written to our own disk. */
+#define ASIDE_MIN (256u << 10)
+/* Small writes that come faster than this are gathered: they leave when they are so much, or as old. */
+#define GATHER_US 200
+#define GATHER_MAX (256u << 10)
+#define GATHER_MS 1
 /* What data leaves free in the queue, so that a barrier never waits. */
 #define SPARE_OCTETS (16 * DISK_FRAME_SIZE)
 #define SPARE_SLOTS 16
@@ -39,11 +47,24 @@ static bool room_for(const struct disk *d, size_t payload)
            disk_queue_has_room(&d->queue, payload + SPARE_OCTETS);
 }
 
+static bool can_send(const struct disk *d)
+{
+    return !d->queue.sending && !d->stalled && disk_queue_sendable(&d->queue);
+}
+
+/* All that is queued shall leave; who sends just now sees to it, or the sender. */
+static void push(struct disk *d)
+{
+    d->push = disk_queue_sendable(&d->queue);
+    if (can_send(d)) pthread_cond_broadcast(&d->work);
+}
+
 /* Waits for room as long as the policy allows. */
 static bool wait_room(struct disk *d, struct disk_link *l, size_t payload)
 {
     struct timespec until = disk_deadline(d->o.limit_ms);
 
+    push(d); /* what is lent is not sent yet if our own disk is slow */
     while (sends(d, l) && !room_for(d, payload)) {
         if (!pthread_cond_timedwait(&d->room, &d->lock, &until)) continue;
         if (!sends(d, l) || room_for(d, payload)) break;
@@ -58,25 +79,28 @@ static bool wait_room(struct disk *d, struct disk_link *l, size_t payload)
     return sends(d, l);
 }
 
-static bool can_send(const struct disk *d)
-{
-    return !d->queue.sending && disk_queue_sendable(&d->queue);
-}
-
 /* Under the lock, which is given back for it: one write of what is queued, nobody else writes meanwhile. Octets or -errno. */
-static ssize_t send_queued(struct disk *d, struct disk_link *l, size_t max, int limit_ms)
+static ssize_t send_queued(struct disk *d, struct disk_link *l, size_t max)
 {
-    struct iovec iov[2];
+    struct disk_batch batch;
 
-    disk_queue_peek(&d->queue, iov, max);
+    disk_queue_peek(&d->queue, &batch, max);
     d->queue.sending = true;
     pthread_mutex_unlock(&d->lock);
-    ssize_t n = disk_link_write_some(l, iov, 2, limit_ms);
+    disk_batch_seal(&batch);
+    ssize_t n = disk_link_try(l, batch.iov, batch.pieces);
     pthread_mutex_lock(&d->lock);
     d->queue.sending = false;
     if (n > 0) disk_queue_sent(&d->queue, (size_t)n);
     pthread_cond_broadcast(&d->room);
     return n;
+}
+
+/* Whoever waits for the end of the link waits until the queue is left alone. */
+static void leave_queue(struct disk *d)
+{
+    if (d->push && can_send(d)) pthread_cond_broadcast(&d->work);
+    if (!disk_queue_in_use(&d->queue) && !sends(d, d->link)) pthread_cond_broadcast(&d->changed);
 }
 
 /* Under the lock. To wake the sender costs more than a short write: who queued does that write itself. What the link does not
@@ -86,47 +110,125 @@ static void help_sender(struct disk *d, struct disk_link *l)
     size_t left = HELP_MAX;
 
     while (left && sends(d, l) && can_send(d)) {
-        ssize_t n = send_queued(d, l, left, 0);
+        ssize_t n = send_queued(d, l, left);
         if (n <= 0) break;
-        left -= (size_t)n;
+        left -= (size_t)n < left ? (size_t)n : left;
     }
-    if (can_send(d)) pthread_cond_broadcast(&d->work);
-    if (!disk_queue_in_use(&d->queue) && !sends(d, d->link)) pthread_cond_broadcast(&d->changed);
+    push(d);
+    leave_queue(d);
 }
 
-/* With nothing before it in the queue a frame goes to the link at once, from the guest's own memory, and only what the link does not
- * take is copied. */
+/*
+ * A frame with nothing before it goes to the link at once, from the caller's own memory, and only what the link does not take is
+ * copied.
+ */
 static void queue_now(struct disk *d, struct disk_link *l, struct disk_frame *f,
-                      const void *payload)
+                      const void *payload, bool gather)
 {
-    bool next = !d->queue.count;
+    bool direct = !d->queue.count && !gather, apart = f->payload && !gather;
     struct disk_slot *slot = disk_queue_reserve(&d->queue, f->payload);
     uint8_t head[DISK_FRAME_SIZE];
-    size_t gone = 0;
+    ssize_t gone = 0;
 
     f->epoch = d->epoch;
-    if (f->payload) pthread_mutex_unlock(&d->lock);
+    if (apart) pthread_mutex_unlock(&d->lock);
     f->seq = slot->seq;
     disk_frame_put(head, f, payload);
-    if (next) gone = disk_link_try(l, head, payload, f->payload);
-    disk_queue_fill(&d->queue, slot, head, payload, gone);
-    if (f->payload) pthread_mutex_lock(&d->lock);
+    if (direct) {
+        struct iovec iov[2] = {
+            {.iov_base = head, .iov_len = sizeof(head)},
+            {.iov_base = (void *)(uintptr_t)payload, .iov_len = f->payload},
+        };
+        gone = disk_link_try(l, iov, f->payload ? 2 : 1);
+        if (gone < 0) gone = 0;
+    }
+    disk_queue_fill(&d->queue, slot, head, payload, (size_t)gone);
+    if (apart) pthread_mutex_lock(&d->lock);
     disk_queue_ready(&d->queue, slot);
-    if (gone) disk_queue_sent(&d->queue, gone);
-    if (next) pthread_cond_broadcast(&d->room);
+    if (gone) disk_queue_sent(&d->queue, (size_t)gone);
+    if (direct) pthread_cond_broadcast(&d->room);
+}
+
+/* More like this one seem to come: it can wait for them. */
+static bool gathers(struct disk *d, const struct disk_frame *f)
+{
+    struct timespec now;
+
+    if (f->type != DISK_WRITE || f->payload >= LEND_MIN) return false;
+    d->gather_more = true;
+    if (d->gathering) return true;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000, before = d->small_us;
+    d->small_us = us;
+    if (us - before > GATHER_US) return false;
+    d->gathering = true;
+    pthread_cond_broadcast(&d->work);
+    return true;
+}
+
+/* There is room, and a link that takes it. */
+static bool may_queue(struct disk *d, struct disk_link *l, size_t payload)
+{
+    return (room_for(d, payload) || wait_room(d, l, payload)) && sends(d, l);
 }
 
 bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
                       const void *payload)
 {
-    if (!room_for(d, f->payload) && !wait_room(d, l, f->payload)) return false;
-    if (!sends(d, l)) return false;
-    queue_now(d, l, f, payload);
-    help_sender(d, l);
+    if (!may_queue(d, l, f->payload)) return false;
+    bool gather = gathers(d, f);
+    queue_now(d, l, f, payload, gather);
+    if (!gather || d->queue.reserved - d->queue.sent >= GATHER_MAX) help_sender(d, l);
     return sends(d, l);
 }
 
-void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t offset, bool trim)
+static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f,
+                 const void *payload, struct disk_loan *loan)
+{
+    if (!may_queue(d, l, f->payload)) return false;
+    struct disk_slot *slot = disk_queue_reserve(&d->queue, f->payload);
+    *loan = (struct disk_loan){.frame = *f, .payload = payload};
+    loan->frame.epoch = d->epoch;
+    loan->frame.seq = slot->seq;
+    disk_queue_lend(&d->queue, slot, loan);
+    if (f->payload >= ASIDE_MIN) push(d);
+    return true;
+}
+
+/* Under the lock, nobody is sending: the link does not take it now, a copy waits for it. */
+static void take_back(struct disk *d, struct disk_loan *loan)
+{
+    size_t gone = disk_queue_take_back(&d->queue, loan);
+
+    pthread_mutex_unlock(&d->lock);
+    if (!loan->sealed) disk_frame_put(loan->head, &loan->frame, loan->payload);
+    disk_queue_fill(&d->queue, loan->slot, loan->head, loan->payload, gone);
+    pthread_mutex_lock(&d->lock);
+    disk_queue_ready(&d->queue, loan->slot);
+    push(d);
+}
+
+void disk_loan_end(struct disk *d, struct disk_loan *loan)
+{
+    struct disk_link *l = d->link; /* stays as long as something is lent */
+
+    if (loan->done) return;
+    while (!loan->done) {
+        if (d->queue.sending) {
+            pthread_cond_wait(&d->room, &d->lock);
+            continue;
+        }
+        if (sends(d, l) && can_send(d)) {
+            if (send_queued(d, l, SEND_MAX) > 0) continue;
+            if (loan->done || d->queue.sending) continue;
+        }
+        take_back(d, loan);
+    }
+    leave_queue(d);
+}
+
+void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t offset, bool trim,
+                    struct disk_loan *loan)
 {
     const uint8_t *p = payload;
     struct disk_frame f = {.type = DISK_ZERO, .flags = trim ? DISK_FLAG_TRIM : 0};
@@ -141,7 +243,9 @@ void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t
             f.type = DISK_WRITE;
             f.payload = (uint32_t)n;
         }
-        if (!disk_queue_frame(d, l, &f, p)) break;
+        bool ok = loan && n == size && n >= LEND_MIN ? lend(d, l, &f, p, loan)
+                                                     : disk_queue_frame(d, l, &f, p);
+        if (!ok) break;
         /* The wait may have carried it into the next epoch, where it belongs now. */
         disk_bitmap_set(&d->bitmap, offset, size);
         offset += n;
@@ -195,12 +299,12 @@ int disk_barrier(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
         r = 0;
     if (!r) {
         d->epoch = n;
-        queue_now(d, d->link, &f, NULL);
+        queue_now(d, d->link, &f, NULL, false);
         d->closed = n;
         d->epoch = n + 1;
         disk_bitmap_close_epoch(&d->bitmap);
         /* The guest stands still: what else is queued is sent by the sender. */
-        if (can_send(d)) pthread_cond_broadcast(&d->work);
+        push(d);
     }
     pthread_mutex_unlock(&d->lock);
     return r;
@@ -291,6 +395,30 @@ int disk_unprotect(struct disk *d, char why[DISK_TEXT_MAX])
 
 /* ---- the link's threads ---- */
 
+/* What was gathered leaves each time, and nothing is gathered any more once nothing comes. */
+static void gather(struct disk *d, struct disk_link *l)
+{
+    struct timespec until = disk_deadline(GATHER_MS);
+
+    while (!(d->push && can_send(d)) && !l->dead)
+        if (pthread_cond_timedwait(&d->work, &d->lock, &until) == ETIMEDOUT) break;
+    d->gathering = d->gather_more;
+    d->gather_more = false;
+    d->push = true;
+}
+
+/* Under the lock, which is given back: until the link takes something. */
+static int wait_stalled(struct disk *d, struct disk_link *l)
+{
+    d->stalled = true;
+    pthread_mutex_unlock(&d->lock);
+    int r = disk_link_wait(l, d->o.hold ? -1 : d->o.limit_ms);
+    pthread_mutex_lock(&d->lock);
+    d->stalled = false;
+    d->push = true;
+    return r;
+}
+
 static void *sender(void *arg)
 {
     struct disk_link *l = arg;
@@ -298,11 +426,16 @@ static void *sender(void *arg)
 
     pthread_mutex_lock(&d->lock);
     while (!l->dead) {
-        if (!can_send(d)) {
-            pthread_cond_wait(&d->work, &d->lock);
+        if (!disk_queue_sendable(&d->queue)) d->push = false;
+        if (!can_send(d) || (d->gathering && !d->push)) {
+            if (d->gathering)
+                gather(d, l);
+            else
+                pthread_cond_wait(&d->work, &d->lock);
             continue;
         }
-        ssize_t n = send_queued(d, l, SEND_MAX, d->o.hold ? -1 : d->o.limit_ms);
+        ssize_t n = send_queued(d, l, SEND_MAX);
+        if (n == -EAGAIN) n = wait_stalled(d, l);
         if (n == -ETIMEDOUT)
             disk_link_lost(d, l, "the backup takes nothing for %d ms", d->o.limit_ms);
         else if (n < 0)

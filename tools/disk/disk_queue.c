@@ -53,6 +53,7 @@ struct disk_slot *disk_queue_reserve(struct disk_queue *q, size_t payload)
     slot->end = q->reserved;
     slot->seq = q->seq++;
     slot->ready = false;
+    slot->loan = NULL;
     q->count++;
     q->filling++;
     return slot;
@@ -90,32 +91,98 @@ bool disk_queue_sendable(const struct disk_queue *q)
     return q->count && q->slots[q->first].ready;
 }
 
-bool disk_queue_in_use(const struct disk_queue *q)
+void disk_queue_lend(struct disk_queue *q, struct disk_slot *slot, struct disk_loan *loan)
 {
-    return q->filling || q->sending;
+    loan->slot = slot;
+    slot->loan = loan;
+    q->lent++;
+    disk_queue_ready(q, slot);
 }
 
-size_t disk_queue_peek(const struct disk_queue *q, struct iovec iov[2], size_t max)
+static void end_loan(struct disk_queue *q, struct disk_slot *slot)
 {
-    uint64_t end = q->sent;
+    slot->loan->done = true;
+    slot->loan = NULL;
+    q->lent--;
+}
 
-    for (unsigned i = 0; i < q->count && end - q->sent < max; i++) {
-        const struct disk_slot *slot = &q->slots[(q->first + i) % DISK_QUEUE_SLOTS];
-        if (!slot->ready) break;
-        end = slot->end;
+size_t disk_queue_take_back(struct disk_queue *q, struct disk_loan *loan)
+{
+    struct disk_slot *slot = loan->slot;
+
+    assert(!q->sending && slot->loan == loan);
+    end_loan(q, slot);
+    slot->ready = false;
+    q->filling++;
+    return q->sent > slot->start ? (size_t)(q->sent - slot->start) : 0;
+}
+
+bool disk_queue_in_use(const struct disk_queue *q)
+{
+    return q->filling || q->sending || q->lent;
+}
+
+static void add_piece(struct disk_batch *b, const void *at, size_t size)
+{
+    struct iovec *last = b->iov + b->pieces - 1;
+
+    if (!size) return;
+    if (b->pieces && (uint8_t *)last->iov_base + last->iov_len == at)
+        last->iov_len += size;
+    else
+        b->iov[b->pieces++] = (struct iovec){.iov_base = (void *)(uintptr_t)at, .iov_len = size};
+}
+
+/* The frame from `gone` on, at most two pieces. */
+static void add_frame(const struct disk_queue *q, struct disk_batch *b,
+                      const struct disk_slot *slot, size_t gone)
+{
+    size_t size = (size_t)(slot->end - slot->start), head = DISK_FRAME_SIZE;
+    struct disk_loan *loan = slot->loan;
+
+    if (loan) {
+        if (!loan->sealed) b->unsealed[b->loans++] = loan;
+        if (gone < head) add_piece(b, loan->head + gone, head - gone);
+        size_t from = gone > head ? gone - head : 0;
+        add_piece(b, (const uint8_t *)loan->payload + from, size - head - from);
+    } else {
+        size_t at = (slot->start + gone) % q->size;
+        size_t first = size - gone < q->size - at ? size - gone : q->size - at;
+        add_piece(b, q->ring + at, first);
+        add_piece(b, q->ring, size - gone - first);
     }
-    size_t size = end - q->sent < max ? (size_t)(end - q->sent) : max;
-    size_t start = q->size ? q->sent % q->size : 0;
-    size_t first = size < q->size - start ? size : q->size - start;
-    iov[0] = (struct iovec){.iov_base = q->ring + start, .iov_len = first};
-    iov[1] = (struct iovec){.iov_base = q->ring, .iov_len = size - first};
-    return size;
+}
+
+void disk_queue_peek(const struct disk_queue *q, struct disk_batch *b, size_t max)
+{
+    uint64_t sent = q->sent;
+
+    b->pieces = b->loans = 0;
+    for (unsigned i = 0; i < q->count && sent - q->sent < max; i++) {
+        const struct disk_slot *slot = &q->slots[(q->first + i) % DISK_QUEUE_SLOTS];
+        if (!slot->ready || b->pieces + 2 > DISK_BATCH_PIECES) break;
+        add_frame(q, b, slot, (size_t)(sent - slot->start));
+        sent = slot->end;
+    }
+}
+
+void disk_batch_seal(struct disk_batch *b)
+{
+    for (int i = 0; i < b->loans; i++) {
+        struct disk_loan *loan = b->unsealed[i];
+        disk_frame_put(loan->head, &loan->frame, loan->payload);
+        loan->sealed = true;
+    }
+    b->loans = 0;
 }
 
 void disk_queue_sent(struct disk_queue *q, size_t size)
 {
     q->sent += size;
-    while (q->count && q->slots[q->first].ready && q->slots[q->first].end <= q->sent) {
+    while (q->count) {
+        struct disk_slot *slot = &q->slots[q->first];
+        if (!slot->ready || slot->end > q->sent) break;
+        if (slot->loan) end_loan(q, slot);
         q->first = (q->first + 1) % DISK_QUEUE_SLOTS;
         q->count--;
     }

@@ -5,8 +5,9 @@
  *     sent              first frame not yet filled        reserved
  *       |  ready to send  |  being filled, or ready behind it  |
  *
- * A place is reserved under the lock, which settles the order; head and payload are copied in
- * without it. Everything but disk_queue_fill is called under the owner's lock.
+ * A place is reserved under the lock, which settles the order; head and payload are copied in without it. Or the payload is lent:
+ * its place in the ring stays empty, and it is sent from where it is until its owner takes it back.
+ * Everything but disk_queue_fill and disk_batch_seal is called under the owner's lock.
  */
 #ifndef DISK_QUEUE_H
 #define DISK_QUEUE_H
@@ -24,6 +25,26 @@
 struct disk_slot {
     uint64_t start, end, seq;
     bool ready;
+    struct disk_loan *loan; /* NULL: it is in the ring */
+};
+
+/* The lender's; it stays where it is until it is done. */
+struct disk_loan {
+    struct disk_frame frame;
+    const void *payload;
+    uint8_t head[DISK_FRAME_SIZE];
+    bool sealed; /* the head is there */
+    bool done;   /* the queue knows nothing of it any more */
+    struct disk_slot *slot;
+};
+
+#define DISK_BATCH_PIECES 64
+/* What is sent in one go. */
+struct disk_batch {
+    struct iovec iov[DISK_BATCH_PIECES];
+    int pieces;
+    struct disk_loan *unsealed[DISK_BATCH_PIECES];
+    int loans;
 };
 
 struct disk_queue {
@@ -33,6 +54,7 @@ struct disk_queue {
     uint64_t seq;            /* of the next frame */
     unsigned first, count;   /* slots in use */
     unsigned filling;        /* reserved, not ready: the ring must stay as it is */
+    unsigned lent;           /* slots whose payload is somebody's */
     bool sending;            /* somebody writes to the link from the ring; its owner's */
     struct disk_slot slots[DISK_QUEUE_SLOTS];
 };
@@ -54,10 +76,18 @@ void disk_queue_ready(struct disk_queue *q, struct disk_slot *slot);
 
 /* Its first frame can be sent. */
 bool disk_queue_sendable(const struct disk_queue *q);
-/* Somebody reads or writes the ring without the lock. */
+/* Instead of filling it: ready, with a payload that is the caller's. */
+void disk_queue_lend(struct disk_queue *q, struct disk_slot *slot, struct disk_loan *loan);
+/* Nobody is sending: the loan is done. Returns how much of the frame has gone; the slot is as if just reserved, and what has not
+ * gone is to be filled in. */
+size_t disk_queue_take_back(struct disk_queue *q, struct disk_loan *loan);
+
+/* Somebody reads or writes the ring without the lock, or lends to it. */
 bool disk_queue_in_use(const struct disk_queue *q);
-/* What can be sent now, at most `max` octets, in one or two pieces. Returns their sum. */
-size_t disk_queue_peek(const struct disk_queue *q, struct iovec iov[2], size_t max);
+/* What can be sent now, about `max` octets. What was lent has to be sealed before it is sent. */
+void disk_queue_peek(const struct disk_queue *q, struct disk_batch *b, size_t max);
+/* Without the lock, while the queue is marked as sending. */
+void disk_batch_seal(struct disk_batch *b);
 void disk_queue_sent(struct disk_queue *q, size_t size);
 
 #endif
