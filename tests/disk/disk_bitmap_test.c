@@ -178,8 +178,6 @@ static void t_state_damaged_anywhere_is_refused(void **state)
     fclose(file);
 }
 
-#define TEST(t) cmocka_unit_test_setup_teardown(t, folder_make, folder_remove)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -290,8 +290,6 @@ static void t_journal_record_outside_the_disk_is_refused(void **state)
     disk_store_dispose(&s);
 }
 
-#define TEST(t) cmocka_unit_test_setup_teardown(t, folder_make, folder_remove)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -51,4 +51,7 @@ static inline int folder_remove(void **state)
     return r;
 }
 
+/* A test with a folder of its own, in *state. */
+#define TEST(t) cmocka_unit_test_setup_teardown(t, folder_make, folder_remove)
+
 #endif
