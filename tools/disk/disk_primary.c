@@ -191,7 +191,10 @@ static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f
     loan->frame.epoch = d->epoch;
     loan->frame.seq = slot->seq;
     disk_queue_lend(&d->queue, slot, loan);
-    if (f->payload >= ASIDE_MIN) push(d);
+    if (f->payload >= ASIDE_MIN)
+        push(d);
+    else if (d->ranges.first == d->ranges.last)
+        help_sender(d, l); /* alone: the backup has it while it is written here */
     return true;
 }
 
