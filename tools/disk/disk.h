@@ -78,10 +78,9 @@ struct disk {
 
     /* primary */
     struct disk_queue queue;
-    bool stalled; /* the link takes nothing; the sender waits for it */
-    bool push;    /* all that is queued is to leave at once */
-    bool
-        gathering; /* small writes wait in the queue for more of them; the sender looks every GATHER_MS */
+    bool stalled;       /* the link takes nothing; the sender waits for it */
+    bool push;          /* all that is queued is to leave at once */
+    bool gathering;     /* small writes wait in the queue for more; the sender looks now and then */
     bool gather_more;   /* one came since it looked */
     int64_t small_us;   /* when the last small write was queued */
     uint64_t epoch;     /* what is written now belongs to it; 0: straight to the backup's disk */

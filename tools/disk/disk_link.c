@@ -86,27 +86,29 @@ static int wait_for(struct disk_link *l, int fd, short events, int limit_ms)
     return n ? 0 : -ETIMEDOUT;
 }
 
+/* As read, from what was read ahead if there is any. */
+static ssize_t read_some(struct disk_link *l, void *buf, size_t size)
+{
+    if (!l->ahead_have) {
+        if (!l->ahead || size >= AHEAD_SIZE) return read(l->in, buf, size);
+        ssize_t n = read(l->in, l->ahead, AHEAD_SIZE);
+        if (n <= 0) return n;
+        l->ahead_at = 0;
+        l->ahead_have = (size_t)n;
+    }
+    size_t part = l->ahead_have < size ? l->ahead_have : size;
+    memcpy(buf, l->ahead + l->ahead_at, part);
+    l->ahead_at += part;
+    l->ahead_have -= part;
+    return (ssize_t)part;
+}
+
 static int read_full(struct disk_link *l, void *buf, size_t size, int limit_ms)
 {
     uint8_t *p = buf;
 
     while (size) {
-        size_t part = l->ahead_have < size ? l->ahead_have : size;
-        if (part) {
-            memcpy(p, l->ahead + l->ahead_at, part);
-            l->ahead_at += part;
-            l->ahead_have -= part;
-            p += part;
-            size -= part;
-            continue;
-        }
-        bool ahead = l->ahead && size < AHEAD_SIZE;
-        ssize_t n = ahead ? read(l->in, l->ahead, AHEAD_SIZE) : read(l->in, p, size);
-        if (n > 0 && ahead) {
-            l->ahead_at = 0;
-            l->ahead_have = (size_t)n;
-            continue;
-        }
+        ssize_t n = read_some(l, p, size);
         if (n > 0) {
             p += n;
             size -= (size_t)n;

@@ -152,15 +152,12 @@ static void queue_now(struct disk *d, struct disk_link *l, struct disk_frame *f,
 /* More like this one seem to come: it can wait for them. */
 static bool gathers(struct disk *d, const struct disk_frame *f)
 {
-    struct timespec now;
-
     if (f->type != DISK_WRITE || f->payload >= LEND_MIN) return false;
     d->gather_more = true;
     if (d->gathering) return true;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000, before = d->small_us;
-    d->small_us = us;
-    if (us - before > GATHER_US) return false;
+    int64_t before = d->small_us;
+    d->small_us = disk_now_us();
+    if (d->small_us - before > GATHER_US) return false;
     d->gathering = true;
     pthread_cond_broadcast(&d->work);
     return true;
@@ -204,7 +201,7 @@ static void take_back(struct disk *d, struct disk_loan *loan)
     size_t gone = disk_queue_take_back(&d->queue, loan);
 
     pthread_mutex_unlock(&d->lock);
-    if (!loan->sealed) disk_frame_put(loan->head, &loan->frame, loan->payload);
+    disk_loan_seal(loan);
     disk_queue_fill(&d->queue, loan->slot, loan->head, loan->payload, gone);
     pthread_mutex_lock(&d->lock);
     disk_queue_ready(&d->queue, loan->slot);

@@ -124,10 +124,10 @@ bool disk_queue_in_use(const struct disk_queue *q)
 
 static void add_piece(struct disk_batch *b, const void *at, size_t size)
 {
-    struct iovec *last = b->iov + b->pieces - 1;
+    struct iovec *last = b->pieces ? &b->iov[b->pieces - 1] : NULL;
 
     if (!size) return;
-    if (b->pieces && (uint8_t *)last->iov_base + last->iov_len == at)
+    if (last && (uint8_t *)last->iov_base + last->iov_len == at)
         last->iov_len += size;
     else
         b->iov[b->pieces++] = (struct iovec){.iov_base = (void *)(uintptr_t)at, .iov_len = size};
@@ -141,7 +141,7 @@ static void add_frame(const struct disk_queue *q, struct disk_batch *b,
     struct disk_loan *loan = slot->loan;
 
     if (loan) {
-        if (!loan->sealed) b->unsealed[b->loans++] = loan;
+        b->loan[b->loans++] = loan;
         if (gone < head) add_piece(b, loan->head + gone, head - gone);
         size_t from = gone > head ? gone - head : 0;
         add_piece(b, (const uint8_t *)loan->payload + from, size - head - from);
@@ -166,14 +166,17 @@ void disk_queue_peek(const struct disk_queue *q, struct disk_batch *b, size_t ma
     }
 }
 
+void disk_loan_seal(struct disk_loan *loan)
+{
+    if (loan->sealed) return;
+    disk_frame_put(loan->head, &loan->frame, loan->payload);
+    loan->sealed = true;
+}
+
 void disk_batch_seal(struct disk_batch *b)
 {
-    for (int i = 0; i < b->loans; i++) {
-        struct disk_loan *loan = b->unsealed[i];
-        disk_frame_put(loan->head, &loan->frame, loan->payload);
-        loan->sealed = true;
-    }
-    b->loans = 0;
+    for (int i = 0; i < b->loans; i++)
+        disk_loan_seal(b->loan[i]);
 }
 
 void disk_queue_sent(struct disk_queue *q, size_t size)

@@ -7,7 +7,7 @@
  *
  * A place is reserved under the lock, which settles the order; head and payload are copied in without it. Or the payload is lent:
  * its place in the ring stays empty, and it is sent from where it is until its owner takes it back.
- * Everything but disk_queue_fill and disk_batch_seal is called under the owner's lock.
+ * Everything but disk_queue_fill and the sealing is called under the owner's lock.
  */
 #ifndef DISK_QUEUE_H
 #define DISK_QUEUE_H
@@ -43,7 +43,7 @@ struct disk_loan {
 struct disk_batch {
     struct iovec iov[DISK_BATCH_PIECES];
     int pieces;
-    struct disk_loan *unsealed[DISK_BATCH_PIECES];
+    struct disk_loan *loan[DISK_BATCH_PIECES];
     int loans;
 };
 
@@ -86,7 +86,8 @@ size_t disk_queue_take_back(struct disk_queue *q, struct disk_loan *loan);
 bool disk_queue_in_use(const struct disk_queue *q);
 /* What can be sent now, about `max` octets. What was lent has to be sealed before it is sent. */
 void disk_queue_peek(const struct disk_queue *q, struct disk_batch *b, size_t max);
-/* Without the lock, while the queue is marked as sending. */
+/* Makes its head, once. Without the lock: the queue is marked as sending, or the loan was taken back. */
+void disk_loan_seal(struct disk_loan *loan);
 void disk_batch_seal(struct disk_batch *b);
 void disk_queue_sent(struct disk_queue *q, size_t size);
 

@@ -26,12 +26,17 @@ void disk_log(const char *format, ...)
     disk_log_line(line);
 }
 
-int64_t disk_now_ms(void)
+int64_t disk_now_us(void)
 {
     struct timespec ts;
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+int64_t disk_now_ms(void)
+{
+    return disk_now_us() / 1000;
 }
 
 struct timespec disk_deadline(int64_t ms)

@@ -20,6 +20,7 @@ extern void (*disk_log_line)(const char *line);
 void disk_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 int64_t disk_now_ms(void);
+int64_t disk_now_us(void);
 /* The time on CLOCK_MONOTONIC that is `ms` from now. */
 struct timespec disk_deadline(int64_t ms);
 
