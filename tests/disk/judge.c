@@ -226,7 +226,14 @@ static bool establish(struct judge *j)
     if (side_request(j->p, "sync")) return false;
     while (!over(j) && !j->p->synced)
         turn(j);
-    if (over(j) || side_request(j->p, "protect")) return false;
+    if (over(j)) return false;
+    if (j->trouble_at && !rnd(j, 8)) {
+        /* Between the two, when nothing may be left to synchronise again. */
+        if (rnd(j, 2)) guest_settle(j);
+        make_trouble(j);
+        return false;
+    }
+    if (side_request(j->p, "protect")) return false;
     j->secured = true;
     return true;
 }

@@ -393,10 +393,10 @@ int sides_link(struct side *primary, struct side *backup, struct relay *r,
     close(far);
     int rc = side_link(primary, a[0]);
     close(a[0]);
-    /* attach has started it when the synchronisation has begun. */
+    /* The backup has answered, so attach has started it. */
     for (int i = 0; !rc && i < 3000 && !primary->lost; i++) {
         side_events(primary, 1);
-        if (side_number(primary, "sync_total") && strstr(side_reply, "state=linked")) {
+        if (!side_request(primary, "status") && strstr(side_reply, " state=linked ")) {
             connect_control(backup);
             return side_request(backup, "subscribe");
         }

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
- * xensim-relay to|from N cut|close|flip|delay=MS CMD...
+ * xensim-relay to|from N close|flip|delay=MS CMD...
  *
  * Runs CMD with its standard input and output led through here, and does something at the N-th octet of one direction: "to" the
  * command or "from" it. 0: nothing, all passes.
  *
- *   cut       nothing passes any more, in neither direction, and nobody is told; for 20 s, then as close
- *   close     the command is killed, both directions end
+ *   close     both directions end, before it; the command is not told otherwise, as a program on the other host is not
  *   flip      one bit of that octet is another one
  *   delay=MS  it and all behind it come later
  *
@@ -23,9 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CUT_MS 20000
-
-enum action { CUT, CLOSE, FLIP, DELAY };
+enum action { CLOSE, FLIP, DELAY };
 
 static struct way {
     const char *name;
@@ -53,19 +50,12 @@ static void __attribute__((noreturn)) leave(int status)
     exit(status);
 }
 
-static void __attribute__((noreturn)) end_both(void)
-{
-    kill(child, SIGKILL);
-    leave(255); /* as ssh does */
-}
-
 static void act(unsigned char *octet)
 {
     done = true;
     if (action == FLIP) *octet ^= 1;
     if (action == DELAY) usleep((useconds_t)delay_ms * 1000);
-    if (action == CUT) usleep(CUT_MS * 1000);
-    if (action == CUT || action == CLOSE) end_both();
+    if (action == CLOSE) leave(255); /* as ssh does */
 }
 
 static bool write_all(int fd, const unsigned char *p, size_t n)
@@ -158,7 +148,7 @@ static bool understood(char **argv)
         delay_ms = strtol(argv[3] + 6, &end, 10);
         return !*end && delay_ms > 0 && delay_ms <= 60000;
     }
-    action = !strcmp(argv[3], "cut") ? CUT : !strcmp(argv[3], "close") ? CLOSE : FLIP;
+    action = !strcmp(argv[3], "close") ? CLOSE : FLIP;
     return action != FLIP || !strcmp(argv[3], "flip");
 }
 
@@ -167,7 +157,7 @@ int main(int argc, char **argv)
     int status;
 
     if (argc < 5 || !understood(argv)) {
-        fprintf(stderr, "xensim-relay: usage: xensim-relay to|from N cut|close|flip|delay=MS "
+        fprintf(stderr, "xensim-relay: usage: xensim-relay to|from N close|flip|delay=MS "
                         "CMD...\n");
         return 2;
     }

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /*
  * xl migrate-receive: with --replication the twin of libxl_twin.h, otherwise the stock receiver
- * with our helper.
+ * with our helper. The stock one does not destroy its copy when it cannot tell the sender first that
+ * it failed, so its answers go to a process that reads them to the end, whether there is a sender or not.
  */
+#include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
 
@@ -181,12 +185,61 @@ static int receive(const struct receive_opts *o)
     return libxl__twin_receive(&twin);
 }
 
+/* What comes from `in` goes to standard output, as long as somebody takes it. */
+static void __attribute__((noreturn)) pass_answers(int in)
+{
+    static const int ignored[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    char buf[4096];
+    bool heard = true;
+
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
+        signal(ignored[i], SIG_IGN);
+    close(STDIN_FILENO);
+    for (;;) {
+        ssize_t n = read(in, buf, sizeof(buf));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) _exit(0);
+        for (ssize_t at = 0; heard && at < n;) {
+            ssize_t w = write(STDOUT_FILENO, buf + at, (size_t)(n - at));
+            if (w >= 0) at += w;
+            heard = w >= 0 || errno == EINTR;
+        }
+    }
+}
+
+/* Standard output is read by a process of its own from here on; it ends when we and what we become have closed it. */
+static bool outlive_sender(void)
+{
+    int fds[2];
+    pid_t pid;
+
+    if (pipe(fds)) return false;
+    pid = fork();
+    if (pid == 0) {
+        close(fds[1]);
+        /* Not a child of the stock xl, which wonders about those it does not know. */
+        pid = fork();
+        if (pid == 0) pass_answers(fds[0]);
+        _exit(pid < 0);
+    }
+    int status = 1;
+    bool ok = pid > 0 && waitpid(pid, &status, 0) == pid && !status &&
+              dup2(fds[1], STDOUT_FILENO) == STDOUT_FILENO;
+    close(fds[0]);
+    close(fds[1]);
+    return ok;
+}
+
 int xl_main_migrate_receive(int argc, char **argv)
 {
     struct receive_opts o;
     int rc;
 
-    if (!xl_receive_wanted(argc, argv)) return xl_stock_become(argv);
+    if (!xl_receive_wanted(argc, argv)) {
+        if (!isatty(STDOUT_FILENO) && !outlive_sender())
+            return xl_fail(COMMAND, "cannot start a process: %s", strerror(errno));
+        return xl_stock_become(argv);
+    }
     rc = xl_receive_parse(&o, argc, argv);
     return rc ? rc : receive(&o);
 }
