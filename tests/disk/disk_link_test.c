@@ -309,12 +309,46 @@ static void t_start_after_a_dead_host_trusts_no_bitmap(void **state)
     disk_bitmap_init(&b);
     assert_int_equal(disk_bitmap_open(&b, folder_file(f, "bitmap"), WORLD_SIZE, &fresh), 0);
     disk_bitmap_dispose(&b);
+    world_end(world_begin(f, true));
     assert_true(trusts_its_bitmap(f, true, true));
     assert_true(trusts_its_bitmap(f, true, false));
     assert_true(trusts_its_bitmap(f, false, true));
     assert_false(trusts_its_bitmap(f, false, false));
     unlink(folder_file(f, "bitmap"));
     assert_false(trusts_its_bitmap(f, true, true));
+    assert_true(trusts_its_bitmap(f, true, true));
+    unlink(folder_file(f, "journal"));
+    assert_false(trusts_its_bitmap(f, true, true));
+}
+
+/* The one that failed has not looked at all of it: it does not say that all is well. */
+static void t_start_that_failed_leaves_no_clean_mark(void **state)
+{
+    struct folder *f = *state;
+    struct disk_options o = {.queue_bytes = 200ull << 40,
+                             .journal_bytes = DISK_JOURNAL_MIN,
+                             .limit_ms = 1000,
+                             .primary = true};
+    struct disk_state s;
+    struct disk d;
+    char why[DISK_TEXT_MAX], path[128];
+
+    world_end(world_begin(f, true));
+    snprintf(path, sizeof(path), "%s", folder_file(f, "disk"));
+    o.path = path;
+    o.state_dir = f->dir;
+    assert_int_equal(disk_state_load(&s, f->dir), 0);
+    memset(s.base, 4, 16);
+    memset(s.boot, 9, 16);
+    s.clean = false;
+    assert_int_equal(disk_state_save(&s, f->dir), 0);
+    assert_int_not_equal(disk_open(&d, &o, why), 0);
+    disk_close(&d);
+    assert_int_equal(disk_state_load(&s, f->dir), 0);
+    assert_false(s.clean);
+    struct world *w = world_begin(f, true);
+    assert_true(disk_id_none(w->d.state.base));
+    world_end(w);
 }
 
 static void t_start_of_a_stale_disk_is_refused(void **state)
@@ -362,6 +396,7 @@ int main(void)
         TEST(t_backup_changed_octet_is_noticed),
         TEST(t_backup_random_frames_do_no_harm),
         TEST(t_start_after_a_dead_host_trusts_no_bitmap),
+        TEST(t_start_that_failed_leaves_no_clean_mark),
         TEST(t_start_of_a_stale_disk_is_refused),
     };
 

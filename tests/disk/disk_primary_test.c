@@ -6,6 +6,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
 
 #include "disk_util.h"
 
@@ -153,6 +155,168 @@ static void t_primary_own_disk_failing_ends_the_protection(void **state)
     assert_int_not_equal(disk_write(&w->d, data, 512, 0, false), 0);
     world_must_end(w);
     assert_non_null(strstr(w->lost, "own disk"));
+    world_end(w);
+}
+
+static void *flush_in_vain(void *arg)
+{
+    struct world *w = arg;
+    int p[2];
+
+    /* What cannot be flushed at all. */
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    int keep = fcntl(w->d.store.fd, F_DUPFD_CLOEXEC, 0);
+    assert_true(dup2(p[0], w->d.store.fd) >= 0);
+    assert_int_not_equal(disk_flush(&w->d), 0);
+    assert_true(dup2(keep, w->d.store.fd) >= 0);
+    close(keep);
+    close(p[0]);
+    close(p[1]);
+    return NULL;
+}
+
+/* What the kernel could not write is marked nowhere: all is looked at again. */
+static void t_primary_failed_flush_gives_the_base_up(void **state)
+{
+    struct folder *f = *state;
+    struct world *w = world_begin(f, true);
+    struct disk_state s;
+    uint8_t data[512] = {1};
+
+    world_synchronise_primary(w, 0);
+    assert_int_equal(disk_write(&w->d, data, 512, 0, false), 0);
+    assert_int_equal(disk_barrier(&w->d, 1, w->why), 0);
+    assert_int_equal(disk_commit(&w->d, 1, w->why), 0);
+    assert_int_equal(disk_bitmap_dirty_bytes(&w->d.bitmap), 0);
+    assert_false(disk_id_none(w->d.state.base));
+    flush_in_vain(w);
+    world_must_end(w);
+    assert_non_null(strstr(w->lost, "own disk"));
+    assert_int_equal(disk_bitmap_dirty_bytes(&w->d.bitmap), WORLD_SIZE);
+    assert_int_equal(disk_state_load(&s, f->dir), 0);
+    assert_true(disk_id_none(s.base));
+    world_end(w);
+}
+
+struct slow_reader {
+    pthread_t thread;
+    struct world *w;
+    size_t step; /* octets each time */
+    int pause_ms;
+    atomic_bool end;
+};
+
+static void *read_slowly(void *arg)
+{
+    static uint8_t buf[1 << 20];
+    struct slow_reader *r = arg;
+
+    while (!r->end) {
+        (void)!recv(r->w->fd, buf, r->step, MSG_DONTWAIT);
+        world_say(r->w, (struct disk_frame){.type = DISK_ALIVE}, NULL);
+        poll(NULL, 0, r->pause_ms);
+    }
+    return NULL;
+}
+
+/* It takes something all the time, although a socket says so only when most of it is free. */
+static void t_primary_slow_link_that_takes_octets_is_not_lost(void **state)
+{
+    static uint8_t data[1 << 20];
+    struct world *w = world_begin(*state, true);
+    struct slow_reader r = {.w = w, .step = 16384, .pause_ms = 50};
+
+    world_synchronise_primary(w, 0);
+    w->d.o.limit_ms = 1000;
+    assert_int_equal(pthread_create(&r.thread, NULL, read_slowly, &r), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(disk_write(&w->d, data, sizeof(data), 0, false), 0);
+    poll(NULL, 0, 2500);
+    pthread_mutex_lock(&w->d.lock);
+    assert_string_equal(w->lost, "");
+    pthread_mutex_unlock(&w->d.lock);
+    r.end = true;
+    pthread_join(r.thread, NULL);
+    world_end(w);
+}
+
+/* However many frames it makes. */
+static void t_primary_limit_holds_for_a_whole_write(void **state)
+{
+    static uint8_t data[WORLD_SIZE];
+    struct world *w = world_begin(*state, true);
+    struct slow_reader r = {.w = w, .step = 1 << 20, .pause_ms = 700};
+    int64_t longest = 0;
+
+    world_synchronise_primary(w, 0);
+    w->d.o.limit_ms = 1000;
+    assert_int_equal(pthread_create(&r.thread, NULL, read_slowly, &r), 0);
+    for (int i = 0; i < 5; i++) {
+        int64_t began = disk_now_ms();
+        assert_int_equal(disk_write(&w->d, data, sizeof(data), 0, false), 0);
+        if (disk_now_ms() - began > longest) longest = disk_now_ms() - began;
+    }
+    r.end = true;
+    pthread_join(r.thread, NULL);
+    assert_true(w->lost[0] != 0);
+    assert_true(longest < 1600); /* each of its frames waits 700 ms */
+    world_end(w);
+}
+
+static void *write_far(void *arg)
+{
+    static uint8_t data[1 << 20];
+    struct world *w = arg;
+
+    assert_int_equal(disk_write(&w->d, data, sizeof(data), 1 << 20, false), 0);
+    return NULL;
+}
+
+static void write_block(struct world *w, unsigned i)
+{
+    static uint8_t data[65536];
+
+    assert_int_equal(disk_write(&w->d, data, sizeof(data), i % 16 * 65536ull, false), 0);
+}
+
+static bool queue_takes(struct world *w, size_t payload)
+{
+    pthread_mutex_lock(&w->d.lock);
+    bool yes = disk_queue_has_room(&w->d.queue, payload + 4096);
+    pthread_mutex_unlock(&w->d.lock);
+    return yes;
+}
+
+/*
+ * A write waits for room, a barrier passes it, and the link ends before it was queued: it is in nobody's epoch. The commit that was on
+ * its way comes after that.
+ */
+static void t_primary_write_that_waited_over_a_barrier_stays_marked(void **state)
+{
+    struct world *w = world_begin(*state, true);
+    struct disk_frame f;
+    pthread_t guest;
+    unsigned i = 0;
+
+    world_synchronise_primary(w, 0);
+    while (queue_takes(w, 65536))
+        write_block(w, i++);
+    assert_int_equal(pthread_create(&guest, NULL, write_far, w), 0);
+    poll(NULL, 0, 200);
+    assert_int_equal(disk_barrier(&w->d, 1, w->why), 0);
+    /* Small ones slip in as soon as something is taken. */
+    do {
+        assert_true(world_hear(w, &f));
+        assert_true(f.payload <= 65536);
+        if (queue_takes(w, 65536)) write_block(w, i++);
+    } while (f.type != DISK_BARRIER);
+    world_say(w, (struct disk_frame){.type = DISK_SEALED, .epoch = 1}, NULL);
+    poll(NULL, 0, 100);
+    close(w->fd);
+    w->fd = -1;
+    pthread_join(guest, NULL);
+    assert_int_equal(disk_commit(&w->d, 1, w->why), 0);
+    assert_int_equal(w->d.bitmap.dirty.words[0] >> 16 & 0xffff, 0xffff);
     world_end(w);
 }
 
@@ -366,6 +530,10 @@ int main(void)
         TEST(t_primary_silent_backup_is_lost),
         TEST(t_primary_synchronises_at_the_rate),
         TEST(t_primary_own_disk_failing_ends_the_protection),
+        TEST(t_primary_failed_flush_gives_the_base_up),
+        TEST(t_primary_slow_link_that_takes_octets_is_not_lost),
+        TEST(t_primary_limit_holds_for_a_whole_write),
+        TEST(t_primary_write_that_waited_over_a_barrier_stays_marked),
         TEST(t_primary_commits_between_barriers_only),
         TEST(t_primary_overlapping_writes_keep_their_order),
         TEST(t_primary_goes_on_where_the_link_stopped),

@@ -526,6 +526,151 @@ static void t_shared_full_journal_ends_the_link_and_the_write_waits(void **state
         assert_int_equal(on_disk(w, at), 6);
 }
 
+/* ---- a full journal, and one that is damaged ---- */
+
+static bool has_room(struct host *h)
+{
+    pthread_mutex_lock(&h->d.lock);
+    bool yes = disk_journal_has_room(&h->d.journal, BLOCK);
+    pthread_mutex_unlock(&h->d.lock);
+    return yes;
+}
+
+/* Epochs in which nothing is written do not reach into what is not applied. Returns the last one that was sealed. */
+static uint64_t fill(struct world *w, unsigned barriers)
+{
+    uint64_t n = 0;
+
+    w->a.o.hold = true;
+    protect(w);
+    for (unsigned i = 0; has_room(&w->a); i++)
+        put(&w->a, i % 600 * BLOCK, 7);
+    while (n < barriers && !disk_barrier(&w->a.d, n + 1, w->why)) {
+        n++;
+        assert_true(wait_sealed(&w->b, n));
+    }
+    return n;
+}
+
+static void t_shared_full_journal_is_not_written_over(void **state)
+{
+    struct world *w = *state;
+
+    assert_int_equal(fill(w, 1000), DISK_SEALS_MAX);
+    assert_true(w->a.lost[0] != 0);
+    assert_int_equal(disk_unprotect(&w->a.d, w->why), 0);
+    for (unsigned i = 0; i < 600; i++)
+        assert_int_equal(on_disk(w, i * BLOCK), 7);
+}
+
+static void t_shared_full_journal_can_be_promoted(void **state)
+{
+    struct world *w = *state;
+    uint64_t n = fill(w, 40);
+
+    assert_int_equal(n, 40);
+    disk_shared_stop(&w->a.d);
+    assert_int_equal(disk_promote(&w->b.d, n, w->why), 0);
+    for (unsigned i = 0; i < 600; i++)
+        assert_int_equal(on_disk(w, i * BLOCK), 7);
+}
+
+static void damage(struct world *w, off_t at, size_t size)
+{
+    static const uint8_t zeros[8192];
+    int fd = open(w->journal, O_WRONLY | O_CLOEXEC);
+
+    assert_int_equal(pwrite(fd, zeros, size, at), size);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+}
+
+static void t_shared_promotion_without_the_journals_slots_fails(void **state)
+{
+    struct world *w = *state;
+
+    protect(w);
+    put(&w->a, 0, 7);
+    barrier(w, 1);
+    host_close(&w->a);
+    damage(w, DISK_SHARED_BASE + 4096, 8192);
+    assert_int_not_equal(disk_promote(&w->b.d, 1, w->why), 0);
+    assert_non_null(strstr(w->why, "not whole"));
+    assert_int_equal(on_disk(w, 0), 1);
+}
+
+static struct disk_claim claim_of(struct world *w)
+{
+    struct disk_claim two[2];
+    struct disk_direct s;
+    bool foreign;
+
+    assert_int_equal(disk_direct_open(&s, w->journal, O_RDWR), 0);
+    assert_int_equal(disk_claims_read(&s, two, &foreign), 0);
+    disk_direct_close(&s);
+    return *disk_claims_top(two);
+}
+
+static void write_claim(struct world *w, const struct disk_claim *c)
+{
+    struct disk_direct s;
+
+    assert_int_equal(disk_direct_open(&s, w->journal, O_RDWR), 0);
+    assert_int_equal(disk_claims_write(&s, c), 0);
+    disk_direct_close(&s);
+}
+
+/* Killed while it brought the epoch to the disk, and then a part of that cannot be read. */
+static void t_shared_start_in_a_takeover_needs_the_whole_epoch(void **state)
+{
+    struct world *w = *state;
+    struct disk_state s;
+
+    protect(w);
+    put(&w->a, 0, 7);
+    put(&w->a, BLOCK, 7);
+    barrier(w, 1);
+    host_close(&w->a);
+    host_close(&w->b);
+    struct disk_claim c = claim_of(w);
+    c.generation++;
+    c.state = DISK_CLAIM_ALONE;
+    c.epoch = 1;
+    memset(c.owner, 5, 16);
+    memset(c.token, 0, 16);
+    write_claim(w, &c);
+    assert_int_equal(disk_state_load(&s, w->b.state), 0);
+    memset(s.base, 5, 16);
+    s.generation = c.generation;
+    s.primary = true;
+    assert_int_equal(disk_state_save(&s, w->b.state), 0);
+    damage(w, (off_t)disk_journal_offset(DISK_SHARED_BASE, DISK_JOURNAL_MIN, 64 + BLOCK), 64);
+    assert_int_equal(host_open(w, &w->b, true, false), -EBADMSG);
+    assert_non_null(strstr(w->why, "--force-primary"));
+    assert_int_equal(on_disk(w, 0), 1);
+    assert_int_equal(host_open(w, &w->b, true, true), 0);
+}
+
+static void t_shared_start_while_another_takes_over_is_refused(void **state)
+{
+    struct world *w = *state;
+
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    put(&w->a, 0, 7);
+    struct disk_claim own = w->a.d.shared->own, other = own;
+    other.generation++;
+    other.state = DISK_CLAIM_TAKING;
+    host_close(&w->a);
+    write_claim(w, &own);
+    write_claim(w, &other);
+    assert_int_equal(host_open(w, &w->a, true, false), -EBUSY);
+    assert_non_null(strstr(w->why, "begun to take"));
+    other.state = DISK_CLAIM_VOID;
+    write_claim(w, &other);
+    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(on_disk(w, 0), 7);
+}
+
 #define T(t) cmocka_unit_test_setup_teardown(t, begin, end)
 
 int main(void)
@@ -545,6 +690,11 @@ int main(void)
         T(t_shared_forced_start_has_all_that_was_written),
         T(t_shared_disk_forced_away_is_noticed),
         T(t_shared_full_journal_ends_the_link_and_the_write_waits),
+        T(t_shared_full_journal_is_not_written_over),
+        T(t_shared_full_journal_can_be_promoted),
+        T(t_shared_promotion_without_the_journals_slots_fails),
+        T(t_shared_start_in_a_takeover_needs_the_whole_epoch),
+        T(t_shared_start_while_another_takes_over_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

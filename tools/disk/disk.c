@@ -135,12 +135,17 @@ static int open_all(struct disk *d, char why[DISK_TEXT_MAX])
     if (r) return r;
     snprintf(path, sizeof(path), "%s/bitmap", d->o.state_dir);
     r = disk_bitmap_open(&d->bitmap, path, d->store.size, &fresh);
+    if (!known || !trusted || fresh || !complete) memset(d->state.base, 0, 16);
+    if (known && !complete) {
+        disk_log("%s: the journal of its last session is not whole", d->o.path);
+        /* An epoch may be there in part. */
+        if (!d->primary) d->state.inconsistent = true;
+    }
     if (!r) r = disk_queue_allocate(&d->queue, d->o.queue_bytes);
     if (r) {
         snprintf(why, DISK_TEXT_MAX, "bitmap %.900s: %s", path, strerror(-r));
         return r;
     }
-    if (!known || !trusted || fresh || !complete) memset(d->state.base, 0, 16);
     d->state.size = d->store.size;
     d->state.clean = false;
     disk_boot_id(d->state.boot);
@@ -149,6 +154,7 @@ static int open_all(struct disk *d, char why[DISK_TEXT_MAX])
     if (d->o.force_primary) d->state.secured = false;
     r = disk_state_save(&d->state, d->o.state_dir);
     if (r) snprintf(why, DISK_TEXT_MAX, "cannot write %s/state: %s", d->o.state_dir, strerror(-r));
+    d->opened = !r;
     return r;
 }
 
@@ -167,6 +173,26 @@ int disk_start(struct disk *d)
     return -r;
 }
 
+/*
+ * What the kernel could not write is neither on the medium nor marked dirty any more, and nobody knows which extents that were: the
+ * base is given up, so that the next synchronisation looks at all of them.
+ */
+static int flush_store(struct disk *d)
+{
+    int r = disk_store_flush(&d->store);
+
+    if (!r || d->shared) return r;
+    pthread_mutex_lock(&d->lock);
+    memset(d->state.base, 0, 16);
+    int saved = disk_state_save(&d->state, d->o.state_dir);
+    if (saved) disk_log("%s: state not written: %s", d->o.path, strerror(-saved));
+    disk_bitmap_set(&d->bitmap, 0, d->store.size);
+    if (d->link)
+        disk_link_lost(d, d->link, "the primary's own disk failed at a flush: %s", strerror(-r));
+    pthread_mutex_unlock(&d->lock);
+    return r;
+}
+
 void disk_close(struct disk *d)
 {
     int r = 0;
@@ -179,8 +205,8 @@ void disk_close(struct disk *d)
         pthread_cond_wait(&d->changed, &d->lock);
     pthread_mutex_unlock(&d->lock);
     if (d->applier_runs) pthread_join(d->applier, NULL);
-    if (d->bitmap.map) {
-        r = disk_store_flush(&d->store);
+    if (d->opened) {
+        r = flush_store(d);
         if (!r) r = disk_bitmap_flush(&d->bitmap);
         d->state.clean = true;
         if (!r) r = disk_state_save(&d->state, d->o.state_dir);
@@ -238,11 +264,13 @@ int disk_read(struct disk *d, void *buf, uint32_t size, uint64_t offset)
 static bool change_begin(struct disk *d, struct disk_range *range, const void *buf, uint64_t size,
                          uint64_t offset, struct disk_loan *loan)
 {
+    struct timespec until = disk_deadline(d->o.limit_ms);
+
     pthread_mutex_lock(&d->lock);
     bool yes = d->primary;
     if (yes) {
         disk_range_take(&d->ranges, range, offset, size, &d->lock);
-        disk_replicate(d, buf, size, offset, false, loan);
+        disk_replicate(d, buf, size, offset, false, until, loan);
     }
     pthread_mutex_unlock(&d->lock);
     return yes;
@@ -258,7 +286,7 @@ int disk_write(struct disk *d, const void *buf, uint32_t size, uint64_t offset, 
     if (!change_begin(d, &range, buf, size, offset, &loan)) return -EIO;
     r = disk_store_write(&d->store, buf, size, offset);
     change_end(d, &range, r, size, offset, &loan);
-    if (!r && fua) r = disk_store_flush(&d->store);
+    if (!r && fua) r = flush_store(d);
     return r;
 }
 
@@ -273,7 +301,7 @@ int disk_zero(struct disk *d, uint32_t size, uint64_t offset, bool trim, bool fu
     if (!change_begin(d, &range, NULL, size, offset, NULL)) return -EIO;
     r = disk_store_zero(&d->store, size, offset, trim);
     change_end(d, &range, r, size, offset, NULL);
-    if (!r && fua) r = disk_store_flush(&d->store);
+    if (!r && fua) r = flush_store(d);
     return r;
 }
 
@@ -281,6 +309,7 @@ int disk_zero(struct disk *d, uint32_t size, uint64_t offset, bool trim, bool fu
  * and the backup told then. */
 int disk_trim(struct disk *d, uint32_t size, uint64_t offset, bool fua)
 {
+    struct timespec until = disk_deadline(d->o.limit_ms);
     struct disk_range range;
     int r;
 
@@ -296,20 +325,20 @@ int disk_trim(struct disk *d, uint32_t size, uint64_t offset, bool fua)
     r = disk_store_punch(&d->store, size, offset);
     if (!r) {
         pthread_mutex_lock(&d->lock);
-        disk_replicate(d, NULL, size, offset, true, NULL);
+        disk_replicate(d, NULL, size, offset, true, until, NULL);
         pthread_mutex_unlock(&d->lock);
     }
     bool done = !r;
     if (r == -EOPNOTSUPP) r = 0;
     change_end(d, &range, r, size, offset, NULL);
-    if (done && fua) r = disk_store_flush(&d->store);
+    if (done && fua) r = flush_store(d);
     return r;
 }
 
 int disk_flush(struct disk *d)
 {
     if (d->shared) return disk_shared_flush(d);
-    return d->primary ? disk_store_flush(&d->store) : -EIO;
+    return d->primary ? flush_store(d) : -EIO;
 }
 
 /* ---- both roles ---- */

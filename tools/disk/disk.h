@@ -71,6 +71,7 @@ struct disk {
     struct disk_bitmap bitmap;
     struct disk_state state;
     atomic_bool primary; /* serves; the reads look at it without the lock */
+    bool opened;         /* its state is on the medium: the end leaves a clean mark */
     bool stopping;
     enum disk_phase phase;
     struct disk_link *link; /* freed by its own thread, which sets this to NULL */

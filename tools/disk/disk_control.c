@@ -147,8 +147,17 @@ static void do_promote(struct disk_request *q)
 
 static void do_stop(struct disk_request *q)
 {
+    struct disk *d = disk_of(q);
+
     disk_request_result(q, 0, "");
-    if (disk_of(q)->shared) disk_shared_stop(disk_of(q));
+    if (d->shared) {
+        disk_shared_stop(d);
+    } else {
+        /* nbdkit waits for its requests, and one may wait for room as long as the link lives. */
+        pthread_mutex_lock(&d->lock);
+        if (d->link) disk_link_lost(d, d->link, "the instance ends");
+        pthread_mutex_unlock(&d->lock);
+    }
     request_of(q)->c->asked_to_stop();
 }
 

@@ -45,6 +45,15 @@ uint64_t disk_journal_offset(uint64_t base, uint64_t limit, uint64_t at)
     return base + RING_AT + at % limit;
 }
 
+/* -ENODATA: the file ends before. */
+static int read_there(int fd, void *data, size_t size, uint64_t offset)
+{
+    int r = disk_pread_full(fd, data, size, offset);
+    off_t end = r ? lseek(fd, 0, SEEK_END) : 0;
+
+    return r && end >= 0 && (uint64_t)end < offset + size ? -ENODATA : r;
+}
+
 static int ring_io(struct disk_journal *j, uint64_t at, void *data, size_t size, bool write)
 {
     uint8_t *p = data;
@@ -53,8 +62,7 @@ static int ring_io(struct disk_journal *j, uint64_t at, void *data, size_t size,
         uint64_t left = j->limit - at % j->limit;
         uint64_t offset = disk_journal_offset(j->base, j->limit, at);
         size_t n = size < left ? size : (size_t)left;
-        int r =
-            write ? disk_pwrite_full(j->fd, p, n, offset) : disk_pread_full(j->fd, p, n, offset);
+        int r = write ? disk_pwrite_full(j->fd, p, n, offset) : read_there(j->fd, p, n, offset);
         if (r) return r;
         p += n;
         at += n;
@@ -141,18 +149,19 @@ static int slot_write(struct disk_journal *j)
     return disk_pwrite_full(j->fd, slot, SLOT_SIZE, j->base + SLOT_SIZE * (1 + j->slot_seq % 2));
 }
 
-static bool slot_read(struct disk_journal *j, unsigned i)
+/* 1: there is one, newer than what was read before; 0: none; else -errno, and nobody knows. */
+static int slot_read(struct disk_journal *j, unsigned i)
 {
     uint8_t slot[SLOT_SIZE];
+    int r = read_there(j->fd, slot, SLOT_SIZE, j->base + SLOT_SIZE * (1 + (uint64_t)i));
 
-    if (disk_pread_full(j->fd, slot, SLOT_SIZE, j->base + SLOT_SIZE * (1 + (uint64_t)i)))
-        return false;
+    if (r) return r == -ENODATA ? 0 : r;
     if (memcmp(slot, slot_magic, 8) ||
         disk_get64(slot + SLOT_HASHED) != XXH3_64bits(slot, SLOT_HASHED))
-        return false;
-    if (disk_get64(slot + 8) != j->generation || disk_get64(slot + 16) <= j->slot_seq) return false;
+        return 0;
+    if (disk_get64(slot + 8) != j->generation || disk_get64(slot + 16) <= j->slot_seq) return 0;
     uint64_t limit = disk_get64(slot + 64);
-    if (limit < DISK_JOURNAL_MIN || limit > DISK_SIZE_MAX) return false;
+    if (limit < DISK_JOURNAL_MIN || limit > DISK_SIZE_MAX) return 0;
     j->slot_seq = disk_get64(slot + 16);
     j->session = disk_get64(slot + 24);
     j->committed = disk_get64(slot + 32);
@@ -160,20 +169,22 @@ static bool slot_read(struct disk_journal *j, unsigned i)
     j->tail = j->head = j->reusable = disk_get64(slot + 48);
     j->tail_seq = j->head_seq = disk_get64(slot + 56);
     j->limit = limit;
-    return true;
+    return 1;
 }
 
 /* ---- walking from the tail ---- */
 
-/* Reads the record at `at` whole; false if there is no such. j->buf holds its data then. */
-static bool read_record(struct disk_journal *j, uint64_t at, uint64_t seq, struct record *rec)
+/* Reads the record at `at` whole: 1, and j->buf holds its data then; 0 if there is no such; -errno if that cannot be told. */
+static int read_record(struct disk_journal *j, uint64_t at, uint64_t seq, struct record *rec)
 {
     uint8_t head[DISK_RECORD_SIZE];
+    int r = disk_journal_read(j, at, head, sizeof(head));
 
-    if (disk_journal_read(j, at, head, sizeof(head)) || !record_get(rec, head)) return false;
-    if (rec->session != j->session || rec->seq != seq) return false;
-    if (rec->type != DISK_WRITE) return true;
-    if (disk_journal_read(j, at + sizeof(head), j->buf, rec->span)) return false;
+    if (r) return r == -ENODATA ? 0 : r;
+    if (!record_get(rec, head) || rec->session != j->session || rec->seq != seq) return 0;
+    if (rec->type != DISK_WRITE) return 1;
+    r = disk_journal_read(j, at + sizeof(head), j->buf, rec->span);
+    if (r) return r == -ENODATA ? 0 : r;
     return rec->hash == XXH3_64bits(j->buf, rec->span);
 }
 
@@ -182,14 +193,15 @@ static uint64_t record_end(uint64_t at, const struct record *rec)
     return at + DISK_RECORD_SIZE + (rec->type == DISK_WRITE ? rec->span : 0);
 }
 
-void disk_journal_find_seals(struct disk_journal *j, uint64_t last)
+int disk_journal_find_seals(struct disk_journal *j, uint64_t last)
 {
     uint64_t at = j->tail, seq = j->tail_seq, records = 0, sum = 0;
     struct record rec;
 
     j->sealed = j->applied;
-    while (j->sealed < last && at - j->tail < j->limit && j->seal_count < DISK_SEALS_MAX &&
-           read_record(j, at, seq, &rec)) {
+    while (j->sealed < last && at - j->tail < j->limit && j->seal_count < DISK_SEALS_MAX) {
+        int r = read_record(j, at, seq, &rec);
+        if (r <= 0) return r;
         at = record_end(at, &rec);
         seq++;
         if (rec.type != RECORD_SEAL) {
@@ -205,19 +217,23 @@ void disk_journal_find_seals(struct disk_journal *j, uint64_t last)
         j->head_seq = seq;
         records = sum = 0;
     }
+    return 0;
 }
 
-void disk_journal_find_open(struct disk_journal *j)
+int disk_journal_find_open(struct disk_journal *j)
 {
     struct record rec;
 
-    while (j->head - j->tail < j->limit && read_record(j, j->head, j->head_seq, &rec) &&
-           rec.type != RECORD_SEAL && rec.epoch > j->sealed) {
+    while (j->head - j->tail < j->limit) {
+        int r = read_record(j, j->head, j->head_seq, &rec);
+        if (r <= 0) return r;
+        if (rec.type == RECORD_SEAL || rec.epoch <= j->sealed) break;
         j->head = record_end(j->head, &rec);
         j->head_seq++;
         j->open_records++;
         j->open_chain = chain(j->open_chain, &rec);
     }
+    return 0;
 }
 
 int disk_journal_take(struct disk_journal *j, int fd, uint64_t base, uint64_t limit)
@@ -230,11 +246,11 @@ int disk_journal_take(struct disk_journal *j, int fd, uint64_t base, uint64_t li
     return 0;
 }
 
-bool disk_journal_load(struct disk_journal *j)
+int disk_journal_load(struct disk_journal *j)
 {
-    bool any = slot_read(j, 0);
+    int first = slot_read(j, 0), second = first < 0 ? first : slot_read(j, 1);
 
-    return slot_read(j, 1) || any;
+    return second < 0 ? second : first || second;
 }
 
 int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, bool *complete)
@@ -247,11 +263,12 @@ int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, 
         close(fd);
         return r;
     }
-    *complete = true;
-    if (!disk_journal_load(j)) return disk_journal_reset(j);
-    disk_journal_find_seals(j, j->committed);
-    *complete = j->sealed == j->committed;
-    return 0;
+    *complete = false;
+    r = disk_journal_load(j);
+    if (!r) return disk_journal_reset(j);
+    if (r > 0) r = disk_journal_find_seals(j, j->committed);
+    *complete = !r && j->sealed == j->committed;
+    return r;
 }
 
 int disk_journal_reset(struct disk_journal *j)
@@ -278,8 +295,8 @@ uint64_t disk_journal_bytes(const struct disk_journal *j)
 
 bool disk_journal_has_room(const struct disk_journal *j, size_t payload)
 {
-    /* A seal must fit behind whatever is taken. */
-    return j->head - j->reusable + payload + 2 * DISK_RECORD_SIZE <= j->limit;
+    /* All seals must fit behind whatever is taken: epochs in which nothing is written come also while nothing is applied. */
+    return j->head - j->reusable + payload + (2 + DISK_SEALS_MAX) * DISK_RECORD_SIZE <= j->limit;
 }
 
 int disk_journal_append(struct disk_journal *j, const struct disk_frame *f, const void *payload,
@@ -330,7 +347,7 @@ void disk_journal_publish(struct disk_journal *j, uint64_t head)
 
 bool disk_journal_can_seal(const struct disk_journal *j)
 {
-    return j->seal_count < DISK_SEALS_MAX;
+    return j->seal_count < DISK_SEALS_MAX && j->head - j->reusable + DISK_RECORD_SIZE <= j->limit;
 }
 
 void disk_journal_publish_seal(struct disk_journal *j, uint64_t epoch, uint64_t head)
@@ -370,10 +387,13 @@ int disk_journal_apply(struct disk_journal *j, const struct disk_seal *to, struc
     r = disk_journal_flush(j);
     if (r) return r;
     while (at < to->end) {
-        if (!read_record(j, at, seq, &rec)) return -EBADMSG;
+        r = read_record(j, at, seq, &rec);
+        if (r < 0) return r;
+        if (!r) return -EBADMSG;
         if (rec.type != RECORD_SEAL &&
             (rec.span > store->size || rec.offset > store->size - rec.span))
             return -EBADMSG;
+        r = 0;
         if (rec.type == DISK_WRITE) r = disk_store_write(store, j->buf, rec.span, rec.offset);
         if (rec.type == DISK_ZERO)
             r = disk_store_zero(store, rec.span, rec.offset, rec.flags & DISK_FLAG_TRIM);

@@ -54,18 +54,18 @@ struct disk_journal {
 void disk_journal_init(struct disk_journal *j);
 void disk_journal_dispose(struct disk_journal *j);
 
-/* Opens or makes it and finds what is whole. *complete: all that was committed is there. What was not
- * committed is not kept. */
+/* Opens or makes it and finds what is whole. *complete: there was one, with all that was committed. What was not
+ * committed is not kept. An error if a part of it cannot be read: nobody knows then what it holds. */
 int disk_journal_open(struct disk_journal *j, const char *path, uint64_t limit, bool *complete);
 /*
- * Shared: takes an open file, whose slots are looked at by disk_journal_load: false if there is none of the
- * generation. find_seals then finds the epochs up to `last` that are whole, and find_open what follows
+ * Shared: takes an open file, whose slots are looked at by disk_journal_load: 0 if there is none of the
+ * generation, 1 if there is, else -errno. find_seals then finds the epochs up to `last` that are whole, and find_open what follows
  * of the open one, to which one can append. On failure the fd is still the caller's.
  */
 int disk_journal_take(struct disk_journal *j, int fd, uint64_t base, uint64_t limit);
-bool disk_journal_load(struct disk_journal *j);
-void disk_journal_find_seals(struct disk_journal *j, uint64_t last);
-void disk_journal_find_open(struct disk_journal *j);
+int disk_journal_load(struct disk_journal *j);
+int disk_journal_find_seals(struct disk_journal *j, uint64_t last);
+int disk_journal_find_open(struct disk_journal *j);
 /* Begins a session: empty, no epoch. Nothing may be left to apply. */
 int disk_journal_reset(struct disk_journal *j);
 

@@ -29,6 +29,8 @@
 #define GATHER_US 200
 #define GATHER_MAX (256u << 10)
 #define GATHER_MS 1
+/* A socket says that it can be written only when most of it is free: a slow one is tried before. */
+#define STALL_MS 100
 /* What data leaves free in the queue, so that a barrier never waits. */
 #define SPARE_OCTETS (16 * DISK_FRAME_SIZE)
 #define SPARE_SLOTS 16
@@ -60,10 +62,8 @@ static void push(struct disk *d)
 }
 
 /* Waits for room as long as the policy allows. */
-static bool wait_room(struct disk *d, struct disk_link *l, size_t payload)
+static bool wait_room(struct disk *d, struct disk_link *l, size_t payload, struct timespec until)
 {
-    struct timespec until = disk_deadline(d->o.limit_ms);
-
     push(d); /* what is lent is not sent yet if our own disk is slow */
     while (sends(d, l) && !room_for(d, payload)) {
         if (!pthread_cond_timedwait(&d->room, &d->lock, &until)) continue;
@@ -164,25 +164,31 @@ static bool gathers(struct disk *d, const struct disk_frame *f)
 }
 
 /* There is room, and a link that takes it. */
-static bool may_queue(struct disk *d, struct disk_link *l, size_t payload)
+static bool may_queue(struct disk *d, struct disk_link *l, size_t payload, struct timespec until)
 {
-    return (room_for(d, payload) || wait_room(d, l, payload)) && sends(d, l);
+    return (room_for(d, payload) || wait_room(d, l, payload, until)) && sends(d, l);
 }
 
-bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
-                      const void *payload)
+static bool queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
+                        const void *payload, struct timespec until)
 {
-    if (!may_queue(d, l, f->payload)) return false;
+    if (!may_queue(d, l, f->payload, until)) return false;
     bool gather = gathers(d, f);
     queue_now(d, l, f, payload, gather);
     if (!gather || d->queue.reserved - d->queue.sent >= GATHER_MAX) help_sender(d, l);
     return sends(d, l);
 }
 
-static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f,
-                 const void *payload, struct disk_loan *loan)
+bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
+                      const void *payload)
 {
-    if (!may_queue(d, l, f->payload)) return false;
+    return queue_frame(d, l, f, payload, disk_deadline(d->o.limit_ms));
+}
+
+static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f,
+                 const void *payload, struct timespec until, struct disk_loan *loan)
+{
+    if (!may_queue(d, l, f->payload, until)) return false;
     struct disk_slot *slot = disk_queue_reserve(&d->queue, f->payload);
     *loan = (struct disk_loan){.frame = *f, .payload = payload};
     loan->frame.epoch = d->epoch;
@@ -228,7 +234,7 @@ void disk_loan_end(struct disk *d, struct disk_loan *loan)
 }
 
 void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t offset, bool trim,
-                    struct disk_loan *loan)
+                    struct timespec until, struct disk_loan *loan)
 {
     const uint8_t *p = payload;
     struct disk_frame f = {.type = DISK_ZERO, .flags = trim ? DISK_FLAG_TRIM : 0};
@@ -243,11 +249,12 @@ void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t
             f.type = DISK_WRITE;
             f.payload = (uint32_t)n;
         }
-        bool ok = loan && n == size && n >= LEND_MIN ? lend(d, l, &f, p, loan)
-                                                     : disk_queue_frame(d, l, &f, p);
-        if (!ok) break;
-        /* The wait may have carried it into the next epoch, where it belongs now. */
+        bool ok = loan && n == size && n >= LEND_MIN ? lend(d, l, &f, p, until, loan)
+                                                     : queue_frame(d, l, &f, p, until);
+        /* The wait may have carried it into the next epoch, where it belongs now. So it does if the link has ended: the commit
+         * of the last epoch may still come. */
         disk_bitmap_set(&d->bitmap, offset, size);
+        if (!ok) break;
         offset += n;
         size -= n;
         if (payload) p += n;
@@ -407,22 +414,28 @@ static void gather(struct disk *d, struct disk_link *l)
     d->push = true;
 }
 
-/* Under the lock, which is given back: until the link takes something. */
-static int wait_stalled(struct disk *d, struct disk_link *l)
+/* Under the lock, which is given back: until the link may take something. *since: when it took something last, 0 if it is not known. */
+static int wait_stalled(struct disk *d, struct disk_link *l, int64_t *since)
 {
+    int64_t left = d->o.limit_ms;
+
+    if (!*since) *since = disk_now_ms();
+    if (!d->o.hold) left += *since - disk_now_ms();
+    if (left <= 0) return -ETIMEDOUT;
     d->stalled = true;
     pthread_mutex_unlock(&d->lock);
-    int r = disk_link_wait(l, d->o.hold ? -1 : d->o.limit_ms);
+    int r = disk_link_wait(l, left < STALL_MS ? (int)left : STALL_MS);
     pthread_mutex_lock(&d->lock);
     d->stalled = false;
     d->push = true;
-    return r;
+    return r == -ETIMEDOUT ? 0 : r;
 }
 
 static void *sender(void *arg)
 {
     struct disk_link *l = arg;
     struct disk *d = l->disk;
+    int64_t since = 0;
 
     pthread_mutex_lock(&d->lock);
     while (!l->dead) {
@@ -435,7 +448,10 @@ static void *sender(void *arg)
             continue;
         }
         ssize_t n = send_queued(d, l, SEND_MAX);
-        if (n == -EAGAIN) n = wait_stalled(d, l);
+        if (n == -EAGAIN)
+            n = wait_stalled(d, l, &since);
+        else
+            since = 0;
         if (n == -ETIMEDOUT)
             disk_link_lost(d, l, "the backup takes nothing for %d ms", d->o.limit_ms);
         else if (n < 0)

@@ -8,10 +8,10 @@
 
 /* ---- primary: disk_primary.c, disk_sync.c ---- */
 
-/* Under the lock, range held: marks it and queues it. `payload` NULL: zeros. With a loan, which is done before, the payload may stay
- * lent until disk_loan_end. */
+/* Under the lock, range held: marks it and queues it, waiting for room until then. `payload` NULL: zeros. With a loan, which is done
+ * before, the payload may stay lent until disk_loan_end. */
 void disk_replicate(struct disk *d, const void *payload, uint64_t size, uint64_t offset, bool trim,
-                    struct disk_loan *loan);
+                    struct timespec until, struct disk_loan *loan);
 /* Under the lock, which it may give back: the payload is the caller's again. */
 void disk_loan_end(struct disk *d, struct disk_loan *loan);
 /* Under the lock: queues one frame, tagged with the open epoch; gives the lock back while it waits

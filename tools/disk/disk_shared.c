@@ -156,6 +156,20 @@ int disk_shared_open_journal(struct disk *d)
     return r;
 }
 
+/* What is left to apply; -EBADMSG if something is missing that was there. */
+static int find_rest(struct disk_journal *j, const struct disk_claim *top)
+{
+    j->generation = top->epoch ? top->generation - 1 : top->generation;
+    int r = disk_journal_load(j);
+    /* A claim is written before the first slot of its generation. */
+    if (r == 0) return top->epoch ? -EBADMSG : 0;
+    if (r > 0) r = disk_journal_find_seals(j, top->epoch ? top->epoch : UINT64_MAX);
+    if (!r && !top->epoch) r = disk_journal_find_open(j);
+    if (r) return r;
+    bool whole = top->epoch ? j->sealed == top->epoch : j->sealed >= j->committed;
+    return whole ? 0 : -EBADMSG;
+}
+
 /* Brings to the disk what its last owner left in the journal. Nothing in the journal is changed, so it
  * can be done again until there is a new claim. */
 static int replay(struct disk *d, const struct disk_claim *top)
@@ -164,10 +178,12 @@ static int replay(struct disk *d, const struct disk_claim *top)
     int r = disk_shared_open_journal(d);
 
     if (r || !top->generation || top->state == DISK_CLAIM_FREE) return r;
-    j->generation = top->epoch ? top->generation - 1 : top->generation;
-    if (!disk_journal_load(j)) return 0;
-    disk_journal_find_seals(j, top->epoch ? top->epoch : UINT64_MAX);
-    if (!top->epoch) disk_journal_find_open(j);
+    r = find_rest(j, top);
+    if (r && d->o.force_primary)
+        disk_log("%s: its journal is not whole (%s): what is there is applied", d->o.path,
+                 strerror(-r));
+    else if (r)
+        return r;
     struct disk_seal to = {.epoch = j->sealed, .end = j->head, .seq = j->head_seq};
     if (j->head == j->tail) return 0;
     disk_log("%s: %" PRIu64 " octets of its journal are applied", d->o.path, disk_journal_bytes(j));
@@ -205,6 +221,19 @@ static int make_own(struct disk *d, const struct disk_claim two[2], bool keep)
     return r ? r : disk_journal_flush(&d->journal);
 }
 
+/* A backup that began to take our disk over may still do so. */
+static int undisputed(struct disk *d, const struct disk_claim two[2], char why[DISK_TEXT_MAX])
+{
+    const struct disk_claim *top = disk_claims_top(two), *other = &two[(top->generation + 1) % 2];
+
+    if (other->state != DISK_CLAIM_TAKING || other->generation < top->generation) return 0;
+    snprintf(why, DISK_TEXT_MAX,
+             "another host has begun to take %s over (generation %" PRIu64
+             "); if that host certainly does not run it, start it with --force-primary",
+             d->o.path, other->generation);
+    return -EBUSY;
+}
+
 static int open_primary(struct disk *d, bool known, char why[DISK_TEXT_MAX])
 {
     struct disk_claim two[2];
@@ -218,11 +247,19 @@ static int open_primary(struct disk *d, bool known, char why[DISK_TEXT_MAX])
     }
     const struct disk_claim *top = disk_claims_top(two);
     bool mine = top->generation && known && !memcmp(top->owner, d->state.base, 16);
+    bool keep = mine && !d->o.force_primary;
     r = may_own(d, top, mine, foreign, why);
+    if (!r && keep) r = undisputed(d, two, why);
     if (r) return r;
     r = replay(d, top);
-    if (!r) r = make_own(d, two, mine && !d->o.force_primary);
-    if (r) snprintf(why, DISK_TEXT_MAX, "journal %.900s: %s", d->o.shared, strerror(-r));
+    if (!r) r = make_own(d, two, keep);
+    if (r == -EBADMSG)
+        snprintf(why, DISK_TEXT_MAX,
+                 "journal %.900s: what the guest wrote last is not whole in it; to go on without, "
+                 "start it with --force-primary",
+                 d->o.shared);
+    else if (r)
+        snprintf(why, DISK_TEXT_MAX, "journal %.900s: %s", d->o.shared, strerror(-r));
     d->primary = !r;
     return r;
 }

@@ -118,9 +118,11 @@ static int apply_all(struct disk *d)
     if (j->open_records) {
         /* A place for its seal, if the epochs before take all of them. */
         struct disk_seal first = j->seals[0];
-        if (!disk_journal_can_seal(j)) r = apply_to(d, &first);
+        if (!disk_journal_can_seal(j)) r = j->seal_count ? apply_to(d, &first) : -ENOSPC;
         if (!r) r = disk_journal_append_seal(j, d->epoch, &head);
         if (!r) disk_journal_publish_seal(j, d->epoch, head);
+        /* Before its commit: a start that finds that one demands the seal. */
+        if (!r) r = disk_journal_flush(j);
     }
     if (!r && j->seal_count) {
         struct disk_seal to = j->seals[j->seal_count - 1];

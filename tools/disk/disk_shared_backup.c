@@ -286,13 +286,17 @@ static int open_for_writing(struct disk *d, uint64_t n, char why[DISK_TEXT_MAX])
     j->generation = d->state.generation;
     j->slot_seq = 0;
     j->seal_count = 0;
-    if (disk_journal_load(j)) disk_journal_find_seals(j, n);
-    if (j->sealed == n) return 0;
+    /* What the primary said of it does not count any more, only what is there. */
+    j->sealed = j->committed = j->applied = 0;
+    j->head = j->tail = 0;
+    r = disk_journal_load(j);
+    if (r > 0) r = disk_journal_find_seals(j, n);
+    if (!r && j->sealed == n) return 0;
     snprintf(why, DISK_TEXT_MAX,
              "promote: checkpoint %" PRIu64 " is not whole in the shared journal (found %" PRIu64
-             ")",
-             n, j->sealed);
-    return -EBADMSG;
+             "): %s",
+             n, j->sealed, r ? strerror(-r) : "it is damaged");
+    return r ? r : -EBADMSG;
 }
 
 /* Our claim, then a look at the other: the primary, should it go on, does the same. */

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -87,6 +88,7 @@ int instance_attach(struct instance *in)
     bool running;
     int r, fd;
 
+    signal(SIGPIPE, SIG_IGN); /* ssh may be gone before we are done */
     in->backup = in->replaces = true;
     fd = reach(in, &running);
     if (fd < 0) return 1;

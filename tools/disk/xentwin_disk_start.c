@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 /* xentwin-disk start: nbdkit with our plugin, or xentwin-drbd, in the background. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,7 @@ static void run_program(struct args *a, int log_fd)
 {
     /* Its socket is made for root alone; it leaves our session and our descriptors behind. */
     setsid();
+    signal(SIGPIPE, SIG_DFL);
     dup2(log_fd, 1);
     dup2(log_fd, 2);
     close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);

@@ -90,6 +90,16 @@ wait_for 60 on A "grep -q '^exit' /tmp/migrate.log"
 check "xl migrate, Ctrl-C: the guest runs on" same_guest
 check "xl migrate, Ctrl-C: no copy on the other host" wait_for 30 only_on A
 
+echo "== a link that breaks while the other host waits for the permission to start the guest"
+# Of the other host's answers only the first line arrives: it is ready to receive.
+on A "printf '#!/bin/sh\nhost=\$1; shift; ssh \"\$host\" \"\$*\" | head -n 1\n' >/tmp/brokenssh; chmod +x /tmp/brokenssh"
+check "xl migrate over a link that breaks fails" on A "! xl migrate -s /tmp/brokenssh guest hostB >/tmp/migrate.log 2>&1"
+check "it had copied the guest: $(on A "grep -c 'requesting permission' /tmp/migrate.log")" \
+    on A "grep -q 'requesting permission' /tmp/migrate.log"
+check "it says where the guest is: $(on A "tail -n 1 /tmp/migrate.log")" on A "tail -n 1 /tmp/migrate.log | grep -q 'runs on here'"
+check "no copy is left on the other host" wait_for 30 only_on A
+check "the guest runs on" same_guest
+
 echo "== wrong arguments"
 for words in "remus" "remus guest" "remus -i x guest hostA" "remus --limit-ms 5 guest hostA" "migrate guest" "save guest"; do
     out=$(on A "xl $words 2>&1 >/dev/null; echo \$?")
