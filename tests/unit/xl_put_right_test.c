@@ -22,9 +22,9 @@
 static char guest[64], file[64];
 static int recovered;
 static bool is_protected, has_disk;
-static const char *name = "web 1";
+static const char *name = "web 1", *before = "runs";
 
-/* runs, suspended, destroying, dying, gone, away, paused */
+/* runs, suspended, destroying, dying, gone, away, paused, stopped (by a lost link), cut (suspended, too), halted (suspended and paused) */
 static const char *guest_is(void)
 {
     static char word[32];
@@ -101,10 +101,18 @@ int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
     if (!strcmp(word, "gone")) return ERROR_DOMAIN_NOTFOUND;
     info->dying = !strcmp(word, "dying");
     info->shutdown = !strcmp(word, "suspended") || !strcmp(word, "destroying") ||
-                     !strcmp(word, "away") || info->dying;
+                     !strcmp(word, "away") || !strcmp(word, "halted") || !strcmp(word, "cut") ||
+                     info->dying;
     info->shutdown_reason = LIBXL_SHUTDOWN_REASON_SUSPEND;
-    info->paused = !strcmp(word, "destroying") || !strcmp(word, "paused");
+    info->paused = !strcmp(word, "destroying") || !strcmp(word, "paused") ||
+                   !strcmp(word, "stopped") || !strcmp(word, "cut") || !strcmp(word, "halted");
     return 0;
+}
+
+bool libxl__recover_is_stopped(libxl__gc *gc, uint32_t domid)
+{
+    assert_int_equal(domid, DOMID);
+    return !strcmp(guest_is(), "stopped") || !strcmp(guest_is(), "cut");
 }
 
 int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
@@ -112,6 +120,8 @@ int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
     assert_int_equal(domid, DOMID);
     assert_null(ifb);
     recovered++;
+    if (!strcmp(guest_is(), "suspended")) write_file(guest, "runs", 0644);
+    if (!strcmp(guest_is(), "halted")) write_file(guest, "paused", 0644);
     return 0;
 }
 
@@ -152,7 +162,7 @@ static int run(struct xl_caught *c, const char *body, const char *command)
     int rc;
 
     stock_is(body);
-    write_file(guest, "runs", 0644);
+    write_file(guest, before, 0644);
     recovered = 0;
     xl_catch(c);
     rc = strcmp(command, "save") ? xl_main_migrate(3, (char **)migrate)
@@ -302,6 +312,65 @@ static void t_protected_guest_is_refused(void **state)
     name = "web 1";
 }
 
+/* Its twin may run: neither is anything begun nor is it woken. */
+static void t_stopped_guest_is_refused(void **state)
+{
+    static const char *const commands[] = {"save", "migrate"};
+    struct xl_caught c;
+    size_t i;
+
+    before = "stopped";
+    name = "web";
+    for (i = 0; i < 2; i++) {
+        assert_int_equal(run(&c, "echo gone >$GUEST", commands[i]), XL_FAILED);
+        assert_string_equal(guest_is(), "stopped");
+        assert_int_equal(recovered, 0);
+        assert_int_equal(xl_lines(c.text), 1);
+        assert_non_null(strstr(c.text, "'xl remus --discard web'"));
+        assert_non_null(strstr(c.text, "'xl remus --recover web'"));
+    }
+    before = "runs";
+    name = "web 1";
+}
+
+static void t_stopped_meanwhile_is_not_woken(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, "echo stopped >$GUEST; kill -9 $$", "save"), XL_FAILED);
+    assert_int_equal(recovered, 0);
+    assert_non_null(strstr(c.text, "'xl remus --recover web 1'"));
+    assert_non_null(strstr(c.text, "was not saved and stays stopped"));
+    assert_int_equal(run(&c, "echo stopped >$GUEST; exit 1", "migrate"), XL_FAILED);
+    assert_int_equal(recovered, 0);
+    assert_non_null(strstr(c.text, "did not move; it stays stopped here\n"));
+    /* Suspended, too: whether the file has all of it nobody knows. */
+    assert_int_equal(run(&c, "echo all >\"$FILE\"; echo cut >$GUEST; kill -9 $$", "save"),
+                     XL_FAILED);
+    assert_int_equal(recovered, 0);
+    assert_true(saved());
+    unlink(file);
+}
+
+static void t_paused_guest_stays_paused(void **state)
+{
+    struct xl_caught c;
+
+    before = "paused";
+    assert_int_equal(run(&c, "exit 1", "save"), XL_FAILED);
+    assert_string_equal(c.text, "xl save: 'web 1' was not saved and stays paused\n");
+    assert_int_equal(run(&c, "kill -9 $$", "save"), XL_FAILED);
+    assert_string_equal(c.text, "xl save: 'web 1' stays paused here\n"
+                                "xl save: 'web 1' was not saved and stays paused\n");
+    assert_int_equal(run(&c, "exit 1", "migrate"), XL_FAILED);
+    assert_string_equal(c.text, "xl migrate: 'web 1' did not move; it stays paused here\n");
+    /* Suspended by the hypervisor while it was paused. */
+    assert_int_equal(run(&c, "echo halted >$GUEST; exit 1", "migrate"), XL_FAILED);
+    assert_int_equal(recovered, 1);
+    assert_non_null(strstr(c.text, "did not move; it stays paused here\n"));
+    before = "runs";
+}
+
 static void t_migrate_replicated_disk_is_refused(void **state)
 {
     struct xl_caught c;
@@ -328,6 +397,9 @@ int main(void)
         cmocka_unit_test(t_migrate_killed_handed_over_is_left_alone),
         cmocka_unit_test(t_migrate_done_says_nothing),
         cmocka_unit_test(t_protected_guest_is_refused),
+        cmocka_unit_test(t_stopped_guest_is_refused),
+        cmocka_unit_test(t_stopped_meanwhile_is_not_woken),
+        cmocka_unit_test(t_paused_guest_stays_paused),
         cmocka_unit_test(t_migrate_replicated_disk_is_refused),
     };
 

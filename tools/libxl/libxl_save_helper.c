@@ -11,7 +11,7 @@
  *
  * Stdin is also how we learn that the parent died: it hangs up. Whatever ends us, log-dirty mode
  * ends with us. If the parent died we let the guest run on, unless LIBXL_SAVE_HELPER_GUARDED=1
- * says that xentwin-guard decides that.
+ * says that xentwin-guard decides that, or a lost link had stopped it.
  *
  * libxl_save_msgs.c has the messages; the engines are in tools/libxc.
  */
@@ -161,8 +161,15 @@ static void recover_orphan(uint32_t domid, int stream_fd)
     close(stream_fd); /* the other side need not wait for what follows */
     if (guarded && !strcmp(guarded, "1")) return;
     libxl__gc_init(&gc, NULL);
-    LOG(&gc, ERROR, "domain %u: the toolstack died, letting the guest run on", domid);
-    libxl__recover_go_on(&gc, domid, NULL);
+    /* Its twin may run: only a person may wake this one. */
+    if (libxl__recover_is_stopped(&gc, domid)) {
+        LOG(&gc, ERROR,
+            "domain %u: the toolstack died; a lost link stopped the guest, so it stays stopped",
+            domid);
+    } else {
+        LOG(&gc, ERROR, "domain %u: the toolstack died, letting the guest go on as it was", domid);
+        libxl__recover_go_on(&gc, domid, NULL);
+    }
     libxl__gc_dispose(&gc);
 }
 

@@ -117,6 +117,27 @@ int xl_guest_refuse_protected(const struct xl_guest *g, const char *command)
                    g->name, g->name);
 }
 
+static bool is_stopped(const struct xl_guest *g, xentoollog_logger *lg)
+{
+    libxl__gc gc;
+    bool stopped;
+
+    libxl__gc_init(&gc, lg);
+    stopped = libxl__recover_is_stopped(&gc, g->domid);
+    libxl__gc_dispose(&gc);
+    return stopped;
+}
+
+int xl_guest_refuse_stopped(const struct xl_guest *g, const char *command)
+{
+    if (!is_stopped(g, NULL)) return XL_DONE;
+    return xl_fail(
+        command,
+        "'%s' is stopped here, for a link was lost and its twin may run: if it runs there: "
+        "'xl remus --discard %s'; if it certainly does not: 'xl remus --recover %s'",
+        g->name, g->name, g->name);
+}
+
 /* What a twin would lack. */
 struct obstacle {
     int count;
@@ -199,39 +220,68 @@ static bool handed_over(const struct xl_guest *g, const char *command)
     return away;
 }
 
-bool xl_guest_put_right(struct xl_guest *g, const char *command, bool killed, xentoollog_logger *lg)
+/* What the guest does here, as far as libxl can tell; NULL when it is not here any more. */
+static const char *now_does(const struct xl_guest *g, libxl_dominfo *info)
 {
+    int rc = libxl_domain_info(g->ctx, info, g->domid);
+
+    if (rc || info->dying || libxl_uuid_compare(&info->uuid, &g->uuid)) return NULL;
+    if (info->shutdown)
+        return info->shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND ? "is suspended"
+                                                                      : "has ended";
+    if (info->paused) return g->was_paused ? "stays paused" : "is paused";
+    return "runs on";
+}
+
+static const char *go_on(const struct xl_guest *g, const char *command, xentoollog_logger *lg)
+{
+    const char *does = NULL;
     libxl_dominfo info;
     libxl__gc gc;
-    bool here, suspended, being_destroyed;
     int rc;
 
+    libxl__gc_init(&gc, lg);
+    rc = libxl__recover_go_on(&gc, g->domid, NULL);
+    libxl__gc_dispose(&gc);
     libxl_dominfo_init(&info);
-    rc = libxl_domain_info(g->ctx, &info, g->domid);
-    here = !rc && !info.dying && libxl_uuid_compare(&info.uuid, &g->uuid) == 0;
-    suspended = here && info.shutdown && info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND;
+    if (!rc) does = now_does(g, &info);
+    libxl_dominfo_dispose(&info);
+    if (does)
+        xl_say(command, "'%s' %s here", g->name, does);
+    else
+        xl_say(command, "'%s' could not be put right completely: 'xl remus --recover %s'", g->name,
+               g->name);
+    return does;
+}
+
+const char *xl_guest_put_right(struct xl_guest *g, const char *command, bool killed,
+                               xentoollog_logger *lg)
+{
+    libxl_dominfo info;
+    const char *does;
+    bool suspended, being_destroyed;
+
+    libxl_dominfo_init(&info);
+    does = now_does(g, &info);
+    suspended = does && info.shutdown && info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND;
     /* Destroying begins with a pause, and by then the guest's state is elsewhere, complete. */
     being_destroyed = suspended && info.paused && !g->was_paused;
     libxl_dominfo_dispose(&info);
 
-    if (!here) {
+    if (!does) {
         xl_say(command, "'%s' is not on this host any more", g->name);
-        return false;
+        return NULL;
     }
-    if (handed_over(g, command)) return false;
+    if (handed_over(g, command)) return NULL;
+    /* A link that was lost meanwhile: who wakes it here makes two of it. */
+    if (is_stopped(g, lg)) {
+        xl_guest_refuse_stopped(g, command);
+        return suspended ? NULL : "stays stopped";
+    }
     if (being_destroyed) {
         xl_say(command, "'%s' was handed over and only partly removed: 'xl destroy %s'", g->name,
                g->name);
-        return false;
+        return NULL;
     }
-    if (!suspended && !killed) return true;
-    libxl__gc_init(&gc, lg);
-    rc = libxl__recover_go_on(&gc, g->domid, NULL);
-    libxl__gc_dispose(&gc);
-    if (rc)
-        xl_say(command, "'%s' could not be put right completely: 'xl remus --recover %s'", g->name,
-               g->name);
-    else
-        xl_say(command, "'%s' runs on here", g->name);
-    return !rc;
+    return suspended || killed ? go_on(g, command, lg) : does;
 }

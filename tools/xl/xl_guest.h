@@ -34,6 +34,8 @@ void xl_guest_each_incoming(void (*each)(void *user, const char *name, uint32_t 
 
 /* XL_FAILED after one line when the guest is protected by a running xl remus on this host. */
 int xl_guest_refuse_protected(const struct xl_guest *g, const char *command);
+/* XL_FAILED after one line when a lost link stopped the guest here: its twin may run, so only a person may wake it. */
+int xl_guest_refuse_stopped(const struct xl_guest *g, const char *command);
 
 struct xl_guest_allow {
     bool disks; /* -d: unreplicated disks are accepted */
@@ -46,10 +48,11 @@ int xl_guest_check_protectable(const char *command, const char *name,
 
 /*
  * After an xl that was killed or failed: a guest that is suspended and was not handed over goes on
- * here. Prints one line with what was found. killed: also end log-dirty mode. True when the guest
- * runs here.
+ * here, but for one that a lost link stopped; a pause that it had is left. Prints one line with what was found.
+ * killed: also end log-dirty mode. What the guest does here now ("runs on", "stays paused", ...), or NULL when it is not here
+ * or could not be put right.
  */
-bool xl_guest_put_right(struct xl_guest *g, const char *command, bool killed,
-                        xentoollog_logger *lg);
+const char *xl_guest_put_right(struct xl_guest *g, const char *command, bool killed,
+                               xentoollog_logger *lg);
 
 #endif

@@ -128,11 +128,12 @@ static int parse(int argc, char **argv, struct words *w)
 
 static int say_failure(struct xl_guest *g, const struct xl_stock_end *end, xentoollog_logger *lg)
 {
-    bool here = xl_guest_put_right(g, "migrate", end->code < 0, lg);
+    const char *does = xl_guest_put_right(g, "migrate", end->code < 0, lg);
 
     if (end->code < 0)
         return xl_fail("migrate", "the stock xl was killed by signal %d", end->signal);
-    return xl_fail("migrate", "'%s' did not move%s", g->name, here ? "; it runs on here" : "");
+    if (!does) return xl_fail("migrate", "'%s' did not move", g->name);
+    return xl_fail("migrate", "'%s' did not move; it %s here", g->name, does);
 }
 
 static int migrate(struct words *w, const char *domain, xentoollog_logger *lg)
@@ -144,6 +145,7 @@ static int migrate(struct words *w, const char *domain, xentoollog_logger *lg)
     xl_guest_init(&g);
     rc = xl_guest_open(&g, "migrate", domain, lg);
     if (!rc) rc = xl_guest_refuse_protected(&g, "migrate");
+    if (!rc) rc = xl_guest_refuse_stopped(&g, "migrate");
     if (!rc) rc = xl_disks_refuse_migration(g.ctx, g.domid, g.name);
     if (!rc) rc = xl_stock_run(w->list, &end);
     if (!rc && end.code) rc = say_failure(&g, &end, lg);

@@ -2,7 +2,7 @@
 /*
  * xl save and xl restore: checked here, done by the stock xl with our helper.
  *
- * A save that fails leaves the guest running and no partial file.
+ * A save that fails leaves the guest as it was and no partial file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -94,13 +94,13 @@ static bool remove_partial(const struct target *t)
 static int say_failure(struct xl_guest *g, const struct target *t, const struct xl_stock_end *end,
                        xentoollog_logger *lg)
 {
-    bool here = xl_guest_put_right(g, "save", end->code < 0, lg);
-    bool removed = here && remove_partial(t);
+    const char *does = xl_guest_put_right(g, "save", end->code < 0, lg);
+    bool removed = does && remove_partial(t);
 
     /* A guest that is gone lives on in the file only. */
-    if (!here)
+    if (!does)
         return xl_fail("save", "the save of '%s' ended badly; '%s' is kept", g->name, t->path);
-    return xl_fail("save", "'%s' was not saved and runs on%s", g->name,
+    return xl_fail("save", "'%s' was not saved and %s%s", g->name, does,
                    removed ? "; the partial file is removed" : "");
 }
 
@@ -115,6 +115,7 @@ static int save(char **argv, xentoollog_logger *lg)
     xl_guest_init(&g);
     rc = xl_guest_open(&g, "save", argv[optind], lg);
     if (!rc) rc = xl_guest_refuse_protected(&g, "save");
+    if (!rc) rc = xl_guest_refuse_stopped(&g, "save");
     if (!rc) rc = xl_stock_run(argv, &end);
     if (!rc && end.code) rc = say_failure(&g, &t, &end, lg);
     xl_guest_dispose(&g);
