@@ -71,6 +71,8 @@ ticks=$(value A "$d" ticks)
 broken_off "$dir/bin/xl"
 grep -q "'g' was not saved and stays paused" "$dir/out" || fail "the save of a paused guest ends with: $(cat "$dir/out")"
 sleeps 'a save of a paused guest'
+as A "$dir/bin/xl" remus -F -n -d -s "$dir/ssh" g hostB >"$dir/out" 2>&1 && fail 'a paused guest is protected'
+grep -q "'g' is paused: 'xl unpause g' first" "$dir/out" || fail "remus of a paused guest: $(cat "$dir/out")"
 as A "$stock_bin/xl" unpause g
 [ "$(guest A "$d" kv SET a b)" = OK ] || fail 'the guest does not run after its pause'
 
@@ -92,6 +94,7 @@ ticks=$(value A "$d" ticks)
 refused save g "$dir/g.save"
 [ -e "$dir/g.save" ] && fail 'a refused save leaves a file'
 refused migrate -e -s "$dir/ssh" g hostB
+refused remus -F -n -d -s "$dir/ssh" g hostB
 # Debian's own xl asks nobody; our helper wakes nobody when that dies.
 broken_off "$stock_bin/xl"
 sleeps 'a save by the stock xl'

@@ -136,6 +136,8 @@ static int look_at_guest(struct protection *p)
             "'xl rename' changes it",
             p->guest.name);
     rc = xl_guest_refuse_protected(&p->guest, "remus");
+    /* Before its pause is looked at: to unpause this one would make two of it. */
+    if (!rc) rc = xl_guest_refuse_stopped(&p->guest, "remus");
     if (rc) return rc;
     libxl_dominfo_init(&info);
     if (libxl_domain_info(p->guest.ctx, &info, p->guest.domid) || info.dying)
