@@ -14,7 +14,6 @@
 
 #define CONTROL_LIMIT_MS 2000
 #define HANDED_OVER_SUFFIX "--migratedaway"
-#define INCOMING_SUFFIX "--incoming"
 
 static bool under_xen(void)
 {
@@ -59,26 +58,22 @@ int xl_guest_open(struct xl_guest *g, const char *command, const char *domain,
     return XL_DONE;
 }
 
-static void tell_incoming(libxl_ctx *ctx,
-                          void (*each)(void *user, const char *name, uint32_t domid), void *user)
+static void tell_each(libxl_ctx *ctx, void (*each)(void *user, const char *name, uint32_t domid),
+                      void *user)
 {
     int n = 0, i;
     libxl_dominfo *all = libxl_list_domain(ctx, &n);
 
     for (i = 0; all && i < n; i++) {
-        char *name = libxl_domid_to_name(ctx, all[i].domid);
-        size_t len = name ? strlen(name) : 0, end = strlen(INCOMING_SUFFIX);
+        char *name = all[i].domid ? libxl_domid_to_name(ctx, all[i].domid) : NULL;
 
-        if (len > end && !strcmp(name + len - end, INCOMING_SUFFIX)) {
-            name[len - end] = '\0';
-            each(user, name, all[i].domid);
-        }
+        if (name) each(user, name, all[i].domid);
         free(name);
     }
     if (all) libxl_dominfo_list_free(all, n);
 }
 
-void xl_guest_each_incoming(void (*each)(void *user, const char *name, uint32_t domid), void *user)
+void xl_guest_each(void (*each)(void *user, const char *name, uint32_t domid), void *user)
 {
     xentoollog_logger_stdiostream *quiet;
     libxl_ctx *ctx;
@@ -87,7 +82,7 @@ void xl_guest_each_incoming(void (*each)(void *user, const char *name, uint32_t 
     quiet = xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
     if (!quiet) return;
     if (!libxl_ctx_alloc(&ctx, LIBXL_VERSION, 0, (xentoollog_logger *)quiet)) {
-        tell_incoming(ctx, each, user);
+        tell_each(ctx, each, user);
         libxl_ctx_free(ctx);
     }
     xtl_logger_destroy((xentoollog_logger *)quiet);

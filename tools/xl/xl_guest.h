@@ -27,10 +27,8 @@ int xl_guest_open(struct xl_guest *g, const char *command, const char *domain,
                   xentoollog_logger *lg);
 void xl_guest_dispose(struct xl_guest *g);
 
-/*
- * The domains NAME--incoming of this host: each(), with the NAME, for every one. None without Xen, and silently.
- */
-void xl_guest_each_incoming(void (*each)(void *user, const char *name, uint32_t domid), void *user);
+/* each() for every guest of this host that has a name. None without Xen, and silently. */
+void xl_guest_each(void (*each)(void *user, const char *name, uint32_t domid), void *user);
 
 /* XL_FAILED after one line when the guest is protected by a running xl remus on this host. */
 int xl_guest_refuse_protected(const struct xl_guest *g, const char *command);

@@ -24,6 +24,7 @@
 /* The twin may have to be destroyed first, or an arbiter to be asked. */
 #define ACTION_LIMIT_MS 120000
 #define DOMAINS_MAX 256
+#define INCOMING_SUFFIX "--incoming"
 
 /* Prints what one side says of a domain; true when it lives. */
 static bool print_status(libxl__gc *gc, const char *side, const char *domain)
@@ -74,35 +75,59 @@ static char *socket_domain(char *file, const char **side)
     return NULL;
 }
 
-struct left_over {
+/* Domains of this host that no operation looks after. */
+struct unattended {
     libxl__gc *gc;
     const char *domain; /* NULL: any */
     int shown;
 };
 
-/* Whoever was building it was killed, or it is a migration that comes here: that cannot be told apart. */
-static void print_left_over(void *user, const char *name, uint32_t domid)
+static bool attended(libxl__gc *gc, const char *side, const char *name)
 {
-    struct left_over *l = user;
     char *answer = NULL;
 
-    if (l->domain && strcmp(l->domain, name)) return;
-    if (libxl__control_call(l->gc, "backup", name, "status", STATUS_LIMIT_MS, &answer) !=
-        ERROR_NOTFOUND)
-        return;
-    printf(
-        "%s:\n  domain %u, %s--incoming, is here, and no twin looks after it; unless a migration "
-        "builds it: xl destroy %u\n",
-        name, domid, name, domid);
-    l->shown++;
+    /* Other names cannot have an operation. */
+    return xl_name_valid(name) && libxl__control_call(gc, side, name, "status", STATUS_LIMIT_MS,
+                                                      &answer) != ERROR_NOTFOUND;
 }
 
-static int print_left_overs(libxl__gc *gc, const char *domain)
+/* Whoever was building it was killed, or it is a migration that comes here: that cannot be told apart. */
+static void print_left_over(struct unattended *u, const char *incoming, uint32_t domid)
 {
-    struct left_over l = {.gc = gc, .domain = domain};
+    char *name = libxl__strdup(u->gc, incoming);
 
-    xl_guest_each_incoming(print_left_over, &l);
-    return l.shown;
+    name[strlen(name) - strlen(INCOMING_SUFFIX)] = '\0';
+    if ((u->domain && strcmp(u->domain, name)) || attended(u->gc, "backup", name)) return;
+    printf("%s:\n  domain %u, %s, is here, and no twin looks after it; unless a migration "
+           "builds it: xl destroy %u\n",
+           name, domid, incoming, domid);
+    u->shown++;
+}
+
+static void print_stopped(struct unattended *u, const char *name, uint32_t domid)
+{
+    if (u->domain && strcmp(u->domain, name)) return;
+    if (!libxl__recover_is_stopped(u->gc, domid) || attended(u->gc, "primary", name)) return;
+    printf("%s: stopped by a lost link, output held; if it runs at the other host: "
+           "xl remus --discard %s; if it certainly does not: xl remus --recover %s\n",
+           name, name, name);
+    u->shown++;
+}
+
+static void print_domain(void *user, const char *name, uint32_t domid)
+{
+    size_t len = strlen(name), end = strlen(INCOMING_SUFFIX);
+
+    if (len > end && !strcmp(name + len - end, INCOMING_SUFFIX)) print_left_over(user, name, domid);
+    print_stopped(user, name, domid);
+}
+
+static int print_unattended(libxl__gc *gc, const char *domain)
+{
+    struct unattended u = {.gc = gc, .domain = domain};
+
+    xl_guest_each(print_domain, &u);
+    return u.shown;
 }
 
 static int status_of_all(libxl__gc *gc)
@@ -129,7 +154,7 @@ static int status_of_all(libxl__gc *gc)
         else
             libxl__control_sweep(gc, side, domain);
     }
-    shown += print_left_overs(gc, NULL);
+    shown += print_unattended(gc, NULL);
     shown += (int)xl_disk_print_status(gc, NULL);
     if (!shown) printf("no domain is protected or received on this host\n");
     return XL_DONE;
@@ -142,7 +167,7 @@ static int status(libxl__gc *gc, const char *domain)
     if (!domain) return status_of_all(gc);
     shown = print_status(gc, "primary", domain);
     shown |= print_status(gc, "backup", domain);
-    shown |= print_left_overs(gc, domain) > 0;
+    shown |= print_unattended(gc, domain) > 0;
     shown |= xl_disk_print_status(gc, domain);
     if (shown) return XL_DONE;
     return xl_fail("remus", "'%s' is neither protected nor received on this host", domain);
