@@ -67,13 +67,44 @@ static void t_remote_arguments_reach_the_command(void **state)
     assert_string_equal(part(&w), "hostB: hostB some words\n");
 }
 
-static void t_remote_usage_means_stock(void **state)
+/* What Debian's xl 4.17 says. */
+#define NOT_SUPPORTED "printf 'option `\\000'\"'\"' not supported.\\n' >&2; "
+
+static void t_remote_unknown_option_means_stock(void **state)
 {
     struct world w;
 
-    assert_int_equal(meet(&w, "echo \"unrecognized option '--remus'\" >&2; exit 2", 5000),
+    assert_int_equal(meet(&w, "echo motd >&2; " NOT_SUPPORTED "echo bye >&2; exit 2", 5000),
                      XL_REMOTE_STOCK);
     assert_string_equal(part(&w), "");
+    assert_int_equal(
+        meet(&w, "head -c 300000 /dev/zero | tr '\\0' x >&2; " NOT_SUPPORTED "exit 2", 5000),
+        XL_REMOTE_STOCK);
+    part(&w);
+}
+
+/* Nothing of this means that there is no xentwin. */
+static void t_remote_other_failures_are_told(void **state)
+{
+    static const struct {
+        const char *script, *answer;
+    } cases[] = {
+        {"echo 'xl: no stock xl at /nope' >&2; exit 1", "xl: no stock xl at /nope"},
+        {"echo lecture >&2; echo 'sudo: a password is required' >&2; exit 1",
+         "sudo: a password is required"},
+        {"echo \"env: unrecognized option '--foo'\" >&2; exit 125",
+         "env: unrecognized option '--foo'"},
+        {"exit 1", "the command ended with status 1, without a word"},
+        {"exit 0", "the command ended with status 0, without a word"},
+    };
+    struct world w;
+    size_t i;
+
+    for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(meet(&w, cases[i].script, 5000), XL_REMOTE_FAILED);
+        assert_string_equal(w.r.answer, cases[i].answer);
+        part(&w);
+    }
 }
 
 static void t_remote_refusal_is_told(void **state)
@@ -200,7 +231,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_remote_ready_passes_messages_on),
         cmocka_unit_test(t_remote_arguments_reach_the_command),
-        cmocka_unit_test(t_remote_usage_means_stock),
+        cmocka_unit_test(t_remote_unknown_option_means_stock),
+        cmocka_unit_test(t_remote_other_failures_are_told),
         cmocka_unit_test(t_remote_refusal_is_told),
         cmocka_unit_test(t_remote_unreachable_is_told),
         cmocka_unit_test(t_remote_no_xl_is_told),

@@ -17,6 +17,20 @@ cfg=$(guest_config g rate=5000,pages=1000,choice=zipf,fill=sparse)
 as A "$stock_bin/xl" create -e "$cfg" >"$dir/out" 2>&1 || { fail "create: $(cat "$dir/out")"; exit 1; }
 d=$(as A "$stock_bin/xl" domid g 2>/dev/null)
 
+# HOST without xentwin, and HOST where something else is wrong: that is not said of the one that has it.
+# answer TEXT SSH: xl remus by way of that command fails with TEXT.
+answer() {
+    as A "$dir/bin/xl" remus -s "$2" g hostB >"$dir/out" 2>&1 && fail "$2: it does not fail"
+    grep -qF "$1" "$dir/out" || fail "$2: it says $(cat "$dir/out")"
+}
+sed 's/^shift$/shift; unset XENSIM_PATH/' "$dir/ssh" >"$dir/ssh-stock"
+sed 's:sh -c ":&XENTWIN_STOCK_XL=/nope; :' "$dir/ssh" >"$dir/ssh-half"
+chmod +x "$dir/ssh-stock" "$dir/ssh-half"
+answer 'hostB has no xentwin' "$dir/ssh-stock"
+answer 'at hostB: xl: no stock xl at /nope' "$dir/ssh-half"
+answer 'at hostB: sudo: a password is required' "sh -c 'echo sudo: a password is required >&2; exit 1'"
+answer 'at hostB: the command ended with status 1' false
+
 # An end on purpose.
 as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g hostB >"$dir/out" 2>&1 ||
     fail "remus: $(tail -n 5 "$dir/out")"

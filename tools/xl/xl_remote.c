@@ -18,6 +18,8 @@
 #define BANNER "xl migration receiver ready, send binary domain data.\n"
 /* How our own receiver begins its lines; the stock one's begin otherwise. */
 #define OUR_RECEIVER "xl migrate-receive: "
+/* What a stock xl says of --replication: a long option has no letter, so it prints a NUL. */
+#define STOCK_REFUSAL "option `?' not supported."
 #define CONFIG_WRITE_MS 60000
 #define END_WAIT_MS 5000
 #define SLICE_MS 100
@@ -54,11 +56,18 @@ void xl_remote_init(struct xl_remote *r)
  * better. */
 static void take_messages(struct xl_remote *r, const char *bytes, size_t len)
 {
-    size_t room = sizeof(r->err_text) - 1 - r->err_len;
+    size_t room = sizeof(r->err_text) - 1 - r->err_len, i;
     char *end;
 
-    if (len > room) len = room; /* what floods us is cut, never stored */
-    memcpy(r->err_text + r->err_len, bytes, len);
+    /* What floods us is cut, never stored; of what is kept back the end says why. */
+    if (len > room && !r->err_pass) {
+        r->err_len -= len - room;
+        memmove(r->err_text, r->err_text + len - room, r->err_len);
+    } else if (len > room) {
+        len = room;
+    }
+    for (i = 0; i < len; i++)
+        r->err_text[r->err_len + i] = bytes[i] ? bytes[i] : '?';
     r->err_len += len;
     r->err_text[r->err_len] = '\0';
     if (!r->err_pass) return;
@@ -226,6 +235,7 @@ static enum xl_remote_answer explain_end(struct xl_remote *r)
 {
     int64_t until = now_ms() + END_WAIT_MS;
     int status = 0;
+    bool stock;
     pid_t pid;
 
     while ((pid = waitpid(r->pid, &status, WNOHANG)) == 0 && now_ms() < until && !*r->interrupted)
@@ -233,13 +243,18 @@ static enum xl_remote_answer explain_end(struct xl_remote *r)
     if (pid == 0) return XL_REMOTE_SILENT;
     r->pid = -1;
     stop_messages(r);
+    stock = strstr(r->err_text, STOCK_REFUSAL);
     last_message(r);
     if (*r->interrupted || (WIFSIGNALED(status) && WTERMSIG(status) == SIGINT))
         return XL_REMOTE_INTERRUPTED;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return XL_REMOTE_NO_XL;
     if (WIFSIGNALED(status) || WEXITSTATUS(status) == 255) return XL_REMOTE_UNREACHABLE;
     if (!strncmp(r->answer, OUR_RECEIVER, strlen(OUR_RECEIVER))) return XL_REMOTE_REFUSED;
-    return XL_REMOTE_STOCK;
+    if (stock) return XL_REMOTE_STOCK;
+    if (!*r->answer)
+        snprintf(r->answer, sizeof(r->answer), "the command ended with status %d, without a word",
+                 WEXITSTATUS(status));
+    return XL_REMOTE_FAILED;
 }
 
 /* What came instead of the banner, as far as it is there, made printable. */

@@ -21,6 +21,7 @@ enum xl_remote_answer {
     XL_REMOTE_STOCK,       /* there is an xl, but it does not know our options */
     XL_REMOTE_REFUSED,     /* our xl is there, and says why it does not want to */
     XL_REMOTE_NO_XL,       /* there is no xl */
+    XL_REMOTE_FAILED,      /* what should have started our receiver failed otherwise */
     XL_REMOTE_UNREACHABLE, /* the command could not connect */
     XL_REMOTE_SILENT,      /* nothing came in time */
     XL_REMOTE_GARBLED,     /* something else than the banner came */

@@ -174,6 +174,8 @@ static int say_answer(const struct protection *p, enum xl_remote_answer answer)
         return xl_fail("remus", "%s refuses: %s", host, text);
     case XL_REMOTE_NO_XL:
         return xl_fail("remus", "no xl could be run at %s: %s", host, text);
+    case XL_REMOTE_FAILED:
+        return xl_fail("remus", "no receiver could be started at %s: %s", host, text);
     case XL_REMOTE_UNREACHABLE:
         return xl_fail("remus", "cannot reach %s: %s", host, *text ? text : "the command failed");
     case XL_REMOTE_SILENT:
