@@ -94,6 +94,19 @@ static void t_status_lists_what_lives(void **state)
     stop(pid);
 }
 
+/* Without a domain of that number it is a name like any other. */
+static void t_status_of_a_name_that_is_a_number(void **state)
+{
+    struct xl_caught c;
+
+    assert_int_equal(run(&c, REMUS_STOP, "7"), XL_FAILED);
+    assert_non_null(strstr(c.text, "'7' is not being protected on this host"));
+    assert_int_equal(run(&c, REMUS_STATUS, "99999999999999999999999"), XL_FAILED);
+    assert_int_equal(xl_lines(c.text), 1);
+    assert_int_equal(run(&c, REMUS_STOP, ""), XL_FAILED);
+    assert_non_null(strstr(c.text, "is not the name of a protected domain"));
+}
+
 static void t_status_ignores_dead_sockets(void **state)
 {
     struct xl_caught c;
@@ -158,6 +171,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_status_lists_what_lives),
+        cmocka_unit_test(t_status_of_a_name_that_is_a_number),
         cmocka_unit_test(t_status_ignores_dead_sockets),
         cmocka_unit_test(t_stop_says_how_it_ended),
         cmocka_unit_test(t_promote_refused_gives_the_reason),

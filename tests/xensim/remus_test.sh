@@ -31,6 +31,16 @@ answer 'at hostB: xl: no stock xl at /nope' "$dir/ssh-half"
 answer 'at hostB: sudo: a password is required' "sh -c 'echo sudo: a password is required >&2; exit 1'"
 answer 'at hostB: the command ended with status 1' false
 
+# checkpoints N: within 10 s the guest was suspended so often.
+checkpoints() {
+    tries=0
+    until [ "$(value A "$d" suspends)" -ge "$1" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 500 ] || { fail "no checkpoints: $(tail -n 5 "$dir/remus.out")"; exit 1; }
+        sleep 0.02
+    done
+}
+
 # An end on purpose.
 as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g hostB >"$dir/out" 2>&1 ||
     fail "remus: $(tail -n 5 "$dir/out")"
@@ -40,29 +50,33 @@ as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g host
 gone B || fail "a twin is left: $(on B list)"
 on A verify "$d" || fail "the guest's memory is not its own"
 
+# A guest that is called by its number.
+timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 -s "$dir/ssh" "$d" hostB >"$dir/remus.out" 2>&1 &
+remus=$!
+checkpoints 12
+as A "$dir/bin/xl" remus --status "$d" >"$dir/out" 2>&1 || fail "--status $d: $(cat "$dir/out")"
+grep -q '^g:$' "$dir/out" || fail "--status $d does not say that it is g: $(cat "$dir/out")"
+as A "$dir/bin/xl" remus --stop "$d" >"$dir/out" 2>&1 || fail "--stop $d: $(cat "$dir/out")"
+grep -q '^g: protection ended' "$dir/out" || fail "--stop $d says: $(cat "$dir/out")"
+as A "$dir/bin/xl" remus --stop g >"$dir/out" 2>&1 # when the other had no success
+wait "$remus" || fail "remus ends with: $(tail -n 5 "$dir/remus.out")"
+as A "$dir/bin/xl" remus --status "$d" >"$dir/out" 2>&1 && fail "--status $d after its end: $(cat "$dir/out")"
+grep -q "'g' is neither protected nor received" "$dir/out" || fail "--status $d after its end: $(cat "$dir/out")"
+gone B || fail "a twin is left: $(on B list)"
+
 # The power goes.
+before=$(value A "$d" suspends)
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 --limit-ms 600 \
     --on-link-loss=backup -s "$dir/ssh" g hostB >"$dir/remus.out" 2>&1 &
 pids="$pids $!"
-tries=0
-until [ "$(value A "$d" suspends)" -ge 14 ]; do
-    tries=$((tries + 1))
-    [ $tries -lt 500 ] || { fail "no checkpoints: $(tail -n 5 "$dir/remus.out")"; exit 1; }
-    sleep 0.02
-done
+checkpoints $((before + 6))
 [ "$(guest A "$d" kv SET name some words)" = OK ] || fail "the guest's table takes nothing"
 # Given less memory meanwhile, it must not be given back the old amount by the backup.
 as A "$stock_bin/xl" mem-set g 30 >"$dir/out" 2>&1 || fail "mem-set: $(cat "$dir/out")"
 target=$(as A xenstore-read "/local/domain/$d/memory/target")
 # What was there at a checkpoint that the backup acknowledged: the next one began after this, and a third after its ack.
 ticks=$(value A "$d" ticks)
-suspends=$(($(value A "$d" suspends) + 3))
-tries=0
-until [ "$(value A "$d" suspends)" -ge "$suspends" ]; do
-    tries=$((tries + 1))
-    [ $tries -lt 500 ] || { fail "the checkpoints stop: $(tail -n 5 "$dir/remus.out")"; exit 1; }
-    sleep 0.02
-done
+checkpoints $(($(value A "$d" suspends) + 3))
 "$here/xensim" down "$dir/A"
 tries=0
 until on B list | grep -q running; do

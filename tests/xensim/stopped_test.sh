@@ -100,14 +100,14 @@ broken_off "$stock_bin/xl"
 sleeps 'a save by the stock xl'
 grep -q 'it stays stopped' "$dir/out" || fail "the helper says: $(cat "$dir/out")"
 
-for what in '' g; do
+for what in '' g "$d"; do
     # shellcheck disable=SC2086 # a word or none
     as A "$dir/bin/xl" remus --status $what >"$dir/out" 2>&1 || fail "--status $what: exit $?"
     grep -q '^g: stopped by a lost link, output held; .*: xl remus --discard g; .*: xl remus --recover g$' "$dir/out" ||
         fail "--status $what does not know the stopped copy: $(cat "$dir/out")"
     [ "$(wc -l <"$dir/out")" = 1 ] || fail "--status $what: more than a line: $(cat "$dir/out")"
 done
-as A "$dir/bin/xl" remus --discard g >"$dir/out" 2>&1 || fail "discard: $(cat "$dir/out")"
+as A "$dir/bin/xl" remus --discard "$d" >"$dir/out" 2>&1 || fail "discard: $(cat "$dir/out")"
 gone A || fail "left at A: $(on A list)"
 as A "$dir/bin/xl" remus --status >"$dir/out" 2>&1
 grep -q 'no domain is protected' "$dir/out" || fail "--status after --discard: $(cat "$dir/out")"

@@ -265,37 +265,61 @@ out:
     return rc;
 }
 
-static int discard(libxl__gc *gc, const char *domain)
+/* The twin is known by its name, the stopped copy as the person called it. */
+static int discard(libxl__gc *gc, const char *name, const char *domain)
 {
     char *answer = NULL;
 
-    if (libxl__control_call(gc, "backup", domain, "status", ACTION_LIMIT_MS, &answer) ==
+    if (libxl__control_call(gc, "backup", name, "status", ACTION_LIMIT_MS, &answer) ==
         ERROR_NOTFOUND)
         return discard_stopped(gc, domain);
-    return ask(gc, "backup", domain, "discard", "the twin is dropped");
+    return ask(gc, "backup", name, "discard", "the twin is dropped");
+}
+
+struct numbered {
+    libxl__gc *gc;
+    unsigned long domid;
+    const char *name; /* NULL: not found */
+};
+
+static void take_numbered(void *user, const char *name, uint32_t domid)
+{
+    struct numbered *n = user;
+
+    if (domid == n->domid) n->name = libxl__strdup(n->gc, name);
+}
+
+/* What is asked for by number is known by name; one whose name is that number comes first. */
+static const char *name_of(libxl__gc *gc, const char *domain)
+{
+    struct numbered n = {.gc = gc};
+
+    if (!*domain || domain[strspn(domain, "0123456789")]) return domain;
+    if (attended(gc, "primary", domain) || attended(gc, "backup", domain)) return domain;
+    n.domid = strtoul(domain, NULL, 10);
+    xl_guest_each(take_numbered, &n);
+    return n.name ? n.name : domain;
 }
 
 static int run(libxl__gc *gc, const struct remus_opts *o)
 {
-    if (o->domain && o->action != REMUS_RECOVER && o->action != REMUS_ATTEND &&
-        !xl_name_valid(o->domain))
-        return xl_fail("remus", "'%s' is not the name of a protected domain", o->domain);
+    const char *name = o->domain;
+
+    if (o->action == REMUS_RECOVER) return recover(gc, o->domain);
+    if (o->action == REMUS_ATTEND) return attend(gc, o->domain);
+    if (name) name = name_of(gc, name);
+    if (name && !xl_name_valid(name))
+        return xl_fail("remus", "'%s' is not the name of a protected domain", name);
     switch (o->action) {
     case REMUS_STOP:
-        return ask(gc, "primary", o->domain, "stop", "protection ended, runs on here");
+        return ask(gc, "primary", name, "stop", "protection ended, runs on here");
     case REMUS_PROMOTE:
-        return ask(gc, "backup", o->domain, "promote", "the twin runs here");
+        return ask(gc, "backup", name, "promote", "the twin runs here");
     case REMUS_DISCARD:
-        return discard(gc, o->domain);
-    case REMUS_RECOVER:
-        return recover(gc, o->domain);
-    case REMUS_ATTEND:
-        return attend(gc, o->domain);
-    case REMUS_STATUS:
-    case REMUS_PROTECT:
-        break;
+        return discard(gc, name, o->domain);
+    default:
+        return status(gc, name);
     }
-    return status(gc, o->domain);
 }
 
 int xl_remus_control(const struct remus_opts *o)
