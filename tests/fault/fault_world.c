@@ -31,6 +31,7 @@ static int
 static bool helper_alive, helper_waits, suspend_due, terminated;
 static libxl__qmp_cmd *qmp_due;
 static libxl__arbiter *arbiter_due;
+static libxl__control *control;
 
 bool world_faulty(void)
 {
@@ -386,6 +387,7 @@ int libxl__control_start(libxl__control *c)
     if (faulty()) return ERROR_LOCK_FAIL;
     world.open_things++;
     c->st = (void *)&world;
+    control = c;
     return 0;
 }
 void libxl__control_reply(libxl__control *c, unsigned id, const char *text)
@@ -395,6 +397,7 @@ void libxl__control_dispose(libxl__control *c)
 {
     if (c->st) world.open_things--;
     c->st = NULL;
+    control = NULL;
 }
 int libxl__control_call(libxl__gc *gc, const char *side, const char *domain, const char *line,
                         int limit_ms, char **answer)
@@ -423,6 +426,7 @@ void world_start(const struct world_setup *setup)
     ack_due = 0;
     qmp_due = NULL;
     arbiter_due = NULL;
+    control = NULL;
     now = 1000;
     if (!quiet) quiet = (xentoollog_logger *)xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0);
     rc = libxl__loop_new(&loop, quiet, &fake_clock);
@@ -514,6 +518,16 @@ void world_backup_gives_up(void)
 void world_kill_helper(void)
 {
     if (helper_alive) terminated = true;
+}
+
+void world_ask_status(void)
+{
+    if (control) control->request(&(libxl__egc){loop}, control, 1, "status");
+}
+
+size_t world_allocations(void)
+{
+    return libxl__loop_gc(loop)->used;
 }
 
 void world_end_guest(void)

@@ -39,6 +39,9 @@ void world_backup_gives_up(void);
 void world_kill_helper(void);
 void world_end_guest(void);
 void world_abort(void);
+void world_ask_status(void);
+/* What the operation's own memory holds: it is freed at the end only. */
+size_t world_allocations(void);
 void world_lose_disks(void);
 
 /* Is this the call that fails? */

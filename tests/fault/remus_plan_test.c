@@ -175,6 +175,28 @@ static void t_remus_vcpus_of_hvm_change_ends_the_protection(void **state)
     assert_int_equal(world.acked, 5);
 }
 
+/* A protection lasts for months: nothing of a checkpoint or a question may be kept. */
+static void t_remus_checkpoints_and_status_keep_no_memory(void **state)
+{
+    struct world_setup s = {true, false, true, true, 60};
+    size_t kept = 0;
+    int seen = 0;
+
+    world_start(&s);
+    for (int turn = 1; !world.completions; turn++) {
+        assert_true(turn < 5000);
+        world_ask_status();
+        if (world.acked == 2) kept = world_allocations();
+        if (world.acked > 2 && world.acked < 60) {
+            assert_int_equal(world_allocations(), kept);
+            seen++;
+        }
+        world_turn();
+    }
+    assert_true(seen > 50);
+    world_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +209,7 @@ int main(void)
         cmocka_unit_test(t_remus_backup_gives_up_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_disks_lost_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_vcpus_of_hvm_change_ends_the_protection),
+        cmocka_unit_test(t_remus_checkpoints_and_status_keep_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

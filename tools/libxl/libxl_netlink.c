@@ -5,6 +5,7 @@
  * one (by the sequence number).
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -259,6 +260,7 @@ int libxl__nl_ifb_add(libxl__gc *gc, libxl__nl *nl, const char *name)
     struct nl_msg *msg = new_msg(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &ifi, sizeof(ifi));
     struct nlattr *info = NULL;
     struct nl_link link;
+    char what[80];
     int rc, put = -1;
 
     if (msg) {
@@ -267,8 +269,8 @@ int libxl__nl_ifb_add(libxl__gc *gc, libxl__nl *nl, const char *name)
         put |= nla_put_string(msg, IFLA_INFO_KIND, "ifb");
     }
     if (info) nla_nest_end(msg, info);
-    rc = request(gc, nl, msg, info ? put : -1,
-                 libxl__sprintf(gc, "cannot make the ifb device %s (kernel module ifb)", name));
+    snprintf(what, sizeof(what), "cannot make the ifb device %s (kernel module ifb)", name);
+    rc = request(gc, nl, msg, info ? put : -1, what);
     if (rc) return rc;
     rc = libxl__nl_link_get(gc, nl, name, &link);
     if (!rc) no_ipv6(nl, link.ifindex);
@@ -295,13 +297,15 @@ int libxl__nl_qdisc_set(libxl__gc *gc, libxl__nl *nl, int ifindex, uint32_t pare
     struct tcmsg tcm = {.tcm_ifindex = ifindex, .tcm_parent = parent, .tcm_handle = handle};
     struct nl_msg *msg =
         new_msg(RTM_NEWQDISC, create ? NLM_F_CREATE | NLM_F_EXCL : 0, &tcm, sizeof(tcm));
+    char what[64]; /* not of the gc: this runs at every checkpoint */
     int rc, put = -1;
 
     if (msg) {
         put = nla_put_string(msg, TCA_KIND, kind);
         if (opt) put |= nla_put(msg, TCA_OPTIONS, (int)optlen, opt);
     }
-    rc = request(gc, nl, msg, put, libxl__sprintf(gc, "%s qdisc on interface %d", kind, ifindex));
+    snprintf(what, sizeof(what), "%s qdisc on interface %d", kind, ifindex);
+    rc = request(gc, nl, msg, put, what);
     if (rc == ERROR_NOTFOUND && create) {
         LOG(gc, ERROR,
             "cannot make a %s qdisc on interface %d: kernel module sch_%s or interface missing",
@@ -405,13 +409,14 @@ int libxl__nl_redirect_add(libxl__gc *gc, libxl__nl *nl, int from, int to, const
                         .tcm_handle = 1,
                         .tcm_info = TC_H_MAKE(1U << 16, htons(ETH_P_ALL))};
     struct nl_msg *msg;
+    char what[64];
     int rc;
 
     rc = libxl__nl_qdisc_set(gc, nl, from, TC_H_INGRESS, INGRESS_PARENT, "ingress", NULL, 0, true);
     if (rc) return rc;
     msg = new_msg(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &tcm, sizeof(tcm));
-    rc = request(gc, nl, msg, msg ? put_redirect(msg, to, cookie) : -1,
-                 libxl__sprintf(gc, "cannot redirect interface %d", from));
+    snprintf(what, sizeof(what), "cannot redirect interface %d", from);
+    rc = request(gc, nl, msg, msg ? put_redirect(msg, to, cookie) : -1, what);
     if (rc == ERROR_NOTFOUND) {
         LOG(gc, ERROR,
             "cannot redirect interface %d: kernel module cls_matchall, act_mirred or act_gact "

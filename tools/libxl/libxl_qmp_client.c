@@ -447,6 +447,7 @@ static int prepare_state(libxl__qmp *qmp, int fd, int limit_ms)
 {
     libxl__gc *gc = libxl__loop_gc(qmp->loop);
     struct stat stat;
+    char json[96];
     int rc = 0;
 
     if (fstat(fd, &stat))
@@ -466,11 +467,9 @@ static int prepare_state(libxl__qmp *qmp, int fd, int limit_ms)
     qmp->state_set = qmp->state_set ? qmp->state_set + 1 : ((uint64_t)getpid() & 0x3fffff) << 8;
     qmp->add_state.callback = state_added;
     qmp->add_state.limit_ms = limit_ms;
-    rc = libxl__qmp_send(
-        qmp, &qmp->add_state,
-        libxl__sprintf(gc, "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%" PRIu64 "}}",
-                       qmp->state_set),
-        qmp->state_fd);
+    snprintf(json, sizeof(json),
+             "{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%" PRIu64 "}}", qmp->state_set);
+    rc = libxl__qmp_send(qmp, &qmp->add_state, json, qmp->state_fd);
     qmp->state_known = !rc;
     return rc;
 }

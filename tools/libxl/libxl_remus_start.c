@@ -92,19 +92,18 @@ struct arbiter_case remus_case(const libxl__remus *rm)
 static void status_reply(libxl__remus *rm, unsigned id)
 {
     const libxl_checkpoint_stats *s = &rm->stats;
+    char text[1024];
 
-    libxl__control_reply(
-        &rm->control, id,
-        libxl__sprintf(
-            rm->gc,
-            "ok\nside: primary\nstate: %s\ndomain: %u\npeer: %s\nepoch: %lu\n"
-            "pause_ms: %.1f\nhold_ms: %.1f\nbytes: %lu\nunacked: %lu\nheld_packets: %lu\n"
-            "dropped_packets: %lu\nsilence_ms: %ld",
-            rm->acked ? "protected" : "copying", rm->domid, rm->info.peer_name,
-            (unsigned long)rm->acked, (double)s->pause_us / 1e3, (double)s->hold_us / 1e3,
-            (unsigned long)s->bytes, (unsigned long)(rm->checkpoint - rm->acked),
-            (unsigned long)s->held_packets, (unsigned long)s->dropped_packets,
-            rm->info.acknowledged ? (long)libxl__channel_silence_ms(&rm->channel) : 0L));
+    snprintf(text, sizeof(text),
+             "ok\nside: primary\nstate: %s\ndomain: %u\npeer: %.255s\nepoch: %lu\n"
+             "pause_ms: %.1f\nhold_ms: %.1f\nbytes: %lu\nunacked: %lu\nheld_packets: %lu\n"
+             "dropped_packets: %lu\nsilence_ms: %ld",
+             rm->acked ? "protected" : "copying", rm->domid, rm->info.peer_name,
+             (unsigned long)rm->acked, (double)s->pause_us / 1e3, (double)s->hold_us / 1e3,
+             (unsigned long)s->bytes, (unsigned long)(rm->checkpoint - rm->acked),
+             (unsigned long)s->held_packets, (unsigned long)s->dropped_packets,
+             rm->info.acknowledged ? (long)libxl__channel_silence_ms(&rm->channel) : 0L);
+    libxl__control_reply(&rm->control, id, text);
 }
 
 static void control_request(libxl__egc *egc, libxl__control *ctl, unsigned id, const char *line)
