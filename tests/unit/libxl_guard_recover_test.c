@@ -111,6 +111,10 @@ int xc_domain_pause(xc_interface *xch, uint32_t domid)
 
 int xc_domain_unpause(xc_interface *xch, uint32_t domid)
 {
+    if (!sim.pauses) {
+        errno = EINVAL; /* as the hypervisor */
+        return -1;
+    }
     sim.pauses--;
     say("unpause");
     return 0;
@@ -417,6 +421,50 @@ static void t_stay_stopped_twice_pauses_once_go_on_undoes_it(void **state)
     assert_false(libxl__recover_is_stopped(&gc, DOMID));
 }
 
+/* A person undid our pause with xl unpause: the mark stays, and says nothing about the guest. */
+static void t_stay_stopped_with_a_stale_mark_pauses(void **state)
+{
+    sim.mark = true;
+    assert_int_equal(libxl__recover_stay_stopped(&gc, DOMID), 0);
+    assert_int_equal(sim.pauses, 1);
+    assert_int_equal(libxl__recover_stay_stopped(&gc, DOMID), 0);
+    assert_int_equal(sim.pauses, 1);
+    assert_true(libxl__recover_is_stopped(&gc, DOMID));
+}
+
+static void t_stale_mark_is_removed_without_unpausing(void **state)
+{
+    sim.mark = true;
+    suspend_guest();
+    go_on(0, "resume log_dirty_off net ");
+    assert_false(sim.mark);
+}
+
+/* The operation died between its pause and its mark, then the guard stopped the guest, too. */
+static void t_by_hand_undoes_a_pause_that_lacks_its_mark(void **state)
+{
+    sim.pauses = 1;
+    assert_int_equal(libxl__recover_stay_stopped(&gc, DOMID), 0);
+    assert_int_equal(sim.pauses, 2);
+    sim.log[0] = 0;
+    suspend_guest();
+    assert_int_equal(libxl__recover_by_hand(&gc, DOMID, "remus7"), 0);
+    assert_string_equal(sim.log, "resume unpause unpause log_dirty_off net ");
+    assert_int_equal(sim.pauses, 0);
+    assert_false(sim.mark);
+}
+
+/* The guard cannot know whose the first one was. */
+static void t_go_on_undoes_our_pause_alone(void **state)
+{
+    sim.pauses = 1;
+    assert_int_equal(libxl__recover_stay_stopped(&gc, DOMID), 0);
+    sim.log[0] = 0;
+    suspend_guest();
+    go_on(0, "resume unpause log_dirty_off net ");
+    assert_int_equal(sim.pauses, 1);
+}
+
 static void t_pause_of_an_administrator_is_kept(void **state)
 {
     sim.pauses = 1;
@@ -473,6 +521,10 @@ int main(void)
         T(t_xenstore_dead_output_still_opened),
         T(t_hypervisor_unreachable_nothing_touched),
         T(t_stay_stopped_twice_pauses_once_go_on_undoes_it),
+        T(t_stay_stopped_with_a_stale_mark_pauses),
+        T(t_stale_mark_is_removed_without_unpausing),
+        T(t_by_hand_undoes_a_pause_that_lacks_its_mark),
+        T(t_go_on_undoes_our_pause_alone),
         T(t_pause_of_an_administrator_is_kept),
         T(t_stay_stopped_xenstore_dead_still_pauses),
         T(t_stay_stopped_never_opens_output),

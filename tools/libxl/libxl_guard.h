@@ -80,10 +80,13 @@ void libxl__guard_stop(libxl__guard *g);
  * logged, the first one returned. A guest that is gone or ended by itself: only the net buffer is
  * removed.
  *
+ * _by_hand: the same on a person's word. It undoes every pause of a guest that has our mark.
+ *
  * _stay_stopped: pauses the guest, once however often it is called, and leaves a mark in xenstore
  * by which _go_on knows that the pause is ours. The output is left as it is.
  */
 int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb);
+int libxl__recover_by_hand(libxl__gc *gc, uint32_t domid, const char *ifb);
 int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid);
 /*
  * 0: domid is the domain with this uuid. ERROR_DOMAIN_NOTFOUND: no such domain; ERROR_INVAL:

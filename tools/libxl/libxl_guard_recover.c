@@ -32,6 +32,7 @@
 #define SETTLE_MS 5000
 #define SETTLE_STEP_MS 100
 #define WITHDRAW_TRIES 20
+#define PAUSES_MAX 16
 
 struct recover {
     libxl__gc *gc;
@@ -43,6 +44,7 @@ struct recover {
     bool withdrawn; /* a request to suspend was pending and is gone */
     bool watching;
     bool emulated; /* it has a QEMU that emulates devices */
+    bool by_hand;  /* a person says that it shall run here */
     int rc;        /* the first failure */
 };
 
@@ -184,12 +186,31 @@ static bool has_device_model(const struct recover *r)
     return !strcmp(type, "hvm");
 }
 
+/* -1: cannot tell. */
+static int is_paused(const struct recover *r)
+{
+    xc_dominfo_t now;
+    int n = get_info(r->xch, r->domid, &now);
+
+    return n < 0 ? -1 : n && now.paused;
+}
+
+/*
+ * Our pause is one; whatever is left then is an administrator's. Only a person's word undoes all: the first of two
+ * may be of an operation that died before it could leave the mark. A person may also have unpaused the guest before:
+ * then the mark is all that is left.
+ */
 static void unpause(struct recover *r)
 {
     char *mark = mark_path(r);
+    int most = r->by_hand ? PAUSES_MAX : 1;
 
     if (!read_node(r, XBT_NULL, mark, NULL)) return;
-    if (xc_domain_unpause(r->xch, r->domid)) failed(r, "cannot be unpaused");
+    for (int i = 0; i < most && is_paused(r) != 0; i++) {
+        if (!xc_domain_unpause(r->xch, r->domid)) continue;
+        failed(r, "cannot be unpaused");
+        break;
+    }
     if (!xs_rm(r->xs, XBT_NULL, mark)) failed(r, "cannot remove the mark of our pause");
 }
 
@@ -293,12 +314,13 @@ static void unprotect_disks(struct recover *r)
     note_rc(r, libxl__disk_unprotect(r->gc, name));
 }
 
-int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
+static int go_on(libxl__gc *gc, uint32_t domid, const char *ifb, bool by_hand)
 {
     struct recover r;
     int rc;
 
     if (recover_open(&r, gc, domid)) goto out;
+    r.by_hand = by_hand;
     if (can_run(&r) && open_xenstore(&r)) let_run(&r);
     unprotect_disks(&r);
     if (ifb) {
@@ -310,6 +332,23 @@ int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
 out:
     recover_close(&r);
     return r.rc;
+}
+
+int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
+{
+    return go_on(gc, domid, ifb, false);
+}
+
+int libxl__recover_by_hand(libxl__gc *gc, uint32_t domid, const char *ifb)
+{
+    return go_on(gc, domid, ifb, true);
+}
+
+/* Pauses are counted: of ours one is kept. Whoever took away the first meanwhile must not get the second, too. */
+static void undo_second_pause(struct recover *r)
+{
+    if (xc_domain_unpause(r->xch, r->domid)) failed(r, "cannot undo the second pause");
+    if (is_paused(r) != 1 && xc_domain_pause(r->xch, r->domid)) failed(r, "cannot be paused");
 }
 
 int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
@@ -325,8 +364,8 @@ int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
     if (!open_xenstore(&r)) goto out;
     char *mark = mark_path(&r);
     if (read_node(&r, XBT_NULL, mark, NULL)) {
-        /* Paused before, by us: pauses are counted, keep one. */
-        if (xc_domain_unpause(r.xch, domid)) failed(&r, "cannot undo the second pause");
+        /* A mark alone does not say that it is paused: somebody may have undone that by xl unpause. */
+        if (r.info.paused) undo_second_pause(&r);
     } else if (!xs_write(r.xs, XBT_NULL, mark, "1", 1)) {
         failed(&r, "cannot leave the mark of our pause");
     }

@@ -207,6 +207,17 @@ static int open_unattended(libxl__gc *gc, const char *domain, struct xl_guest *g
     return rc;
 }
 
+static bool is_paused(const struct xl_guest *g)
+{
+    libxl_dominfo info;
+    bool paused;
+
+    libxl_dominfo_init(&info);
+    paused = !libxl_domain_info(g->ctx, &info, g->domid) && info.paused;
+    libxl_dominfo_dispose(&info);
+    return paused;
+}
+
 static int recover(libxl__gc *gc, const char *domain)
 {
     struct xl_guest g;
@@ -215,10 +226,12 @@ static int recover(libxl__gc *gc, const char *domain)
 
     rc = open_unattended(gc, domain, &g, ifb);
     if (rc) goto out;
-    if (libxl__recover_go_on(gc, g.domid, ifb))
+    if (libxl__recover_by_hand(gc, g.domid, ifb))
         rc = xl_fail("remus", "'%s' could not be put right completely, see above", g.name);
     else if (!xl_monitor_attend(g.domid, g.name))
         rc = XL_FAILED;
+    else if (is_paused(&g)) /* somebody else's, so not ours to undo */
+        printf("%s: its output is open, but somebody paused it: xl unpause %s\n", g.name, g.name);
     else
         printf("%s: runs here, its output is open\n", g.name);
 out:
