@@ -121,6 +121,11 @@ enum guest_end libxl__dom_end(xc_interface *xch, uint32_t domid)
 {
     return world.guest == GUEST_IS_ENDED ? GUEST_POWEROFF : GUEST_LIVES;
 }
+int libxl__recover_undecided(libxl__gc *gc, uint32_t domid, bool *undecided)
+{
+    *undecided = world.undecided;
+    return faulty() ? ERROR_FAIL : 0;
+}
 int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
 {
     world.guest = GUEST_IS_PAUSED;
@@ -366,6 +371,7 @@ int libxl__guard_start(libxl__guard *g)
 {
     if (faulty()) return ERROR_FAIL;
     g->phase = 'U';
+    world.guards++;
     world.open_things++;
     return 0;
 }
@@ -418,6 +424,8 @@ void world_start(const struct world_setup *setup)
 
     memset(&world, 0, sizeof(world));
     world.netbuf_wanted = setup->netbuf;
+    world.undecided = setup->undecided;
+    if (setup->undecided) world.plug = PLUG_CLOSED;
     helper = NULL;
     channel = NULL;
     suspend = NULL;

@@ -11,6 +11,7 @@
 struct world_setup {
     bool hvm, rule_backup, netbuf, disks;
     unsigned checkpoints; /* ends gracefully after that many */
+    bool undecided;       /* an earlier protection left the guest behind a closed plug */
 };
 
 enum world_guest { GUEST_IS_RUNNING, GUEST_IS_SUSPENDED, GUEST_IS_PAUSED, GUEST_IS_ENDED };
@@ -21,7 +22,8 @@ struct world {
     int completions, result;
     enum world_guest guest;
     enum world_plug plug;
-    bool netbuf_wanted, vm_stopped, teardown_failed;
+    bool netbuf_wanted, vm_stopped, teardown_failed, undecided;
+    int guards; /* that were started */
     bool early_output, denied, granted;
     bool backup_has_checkpoint, twin_dropped;
     uint64_t plugged, acked, released;

@@ -175,6 +175,27 @@ static void t_remus_vcpus_of_hvm_change_ends_the_protection(void **state)
     assert_int_equal(world.acked, 5);
 }
 
+/* Its twin may run: what is held stays held, also when nothing more is heard of us. */
+static void t_remus_guest_held_by_an_earlier_one_is_left_alone(void **state)
+{
+    for (int netbuf = 0; netbuf < 2; netbuf++) {
+        struct world_setup s = {true, true, netbuf, false, 4, .undecided = true};
+
+        world_start(&s);
+        for (int turn = 1; !world.completions; turn++) {
+            assert_true(turn < 100);
+            world_turn();
+        }
+        assert_int_equal(world.result, ERROR_INVAL);
+        assert_int_equal(world.plug, PLUG_CLOSED);
+        assert_int_equal(world.guest, GUEST_IS_RUNNING);
+        assert_int_equal(world.guards, 0);
+        assert_int_equal(world.open_things, 0);
+        assert_false(world.backup_has_checkpoint);
+        world_end();
+    }
+}
+
 /* A protection lasts for months: nothing of a checkpoint or a question may be kept. */
 static void t_remus_checkpoints_and_status_keep_no_memory(void **state)
 {
@@ -209,6 +230,7 @@ int main(void)
         cmocka_unit_test(t_remus_backup_gives_up_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_disks_lost_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_vcpus_of_hvm_change_ends_the_protection),
+        cmocka_unit_test(t_remus_guest_held_by_an_earlier_one_is_left_alone),
         cmocka_unit_test(t_remus_checkpoints_and_status_keep_no_memory),
     };
 

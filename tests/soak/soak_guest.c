@@ -274,6 +274,12 @@ enum guest_end libxl__dom_end(xc_interface *xch, uint32_t domid)
     return guest.ended ? GUEST_POWEROFF : GUEST_LIVES;
 }
 
+int libxl__recover_undecided(libxl__gc *gc, uint32_t domid, bool *undecided)
+{
+    *undecided = false;
+    return 0;
+}
+
 int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid)
 {
     guest.paused = true;

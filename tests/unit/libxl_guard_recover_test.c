@@ -49,7 +49,8 @@ static struct {
     int suspend_after; /* the guest suspends at this sleep, -1 never */
     int other_asks_after;
     int sleeps;
-    int qmp_rc, net_rc;
+    int qmp_rc, net_rc, look_rc;
+    bool held;
 } sim;
 
 static void say(const char *what)
@@ -246,6 +247,18 @@ int libxl__qmp_simple_blocking(libxl__gc *gc, uint32_t domid, const char *json, 
 {
     say(strstr(json, "cont") ? "cont" : strstr(json, "true") ? "qemu_log_on" : "qemu_log_off");
     return sim.qmp_rc;
+}
+
+void libxl__netbuffer_ifname(uint32_t domid, char name[16])
+{
+    snprintf(name, 16, "remus%u", domid);
+}
+
+int libxl__netbuffer_held(libxl__gc *gc, const char *ifb, bool *held)
+{
+    assert_string_equal(ifb, "remus7");
+    *held = sim.held;
+    return sim.look_rc;
 }
 
 int libxl__netbuffer_remove(libxl__gc *gc, const char *ifb)
@@ -454,6 +467,38 @@ static void t_by_hand_undoes_a_pause_that_lacks_its_mark(void **state)
     assert_false(sim.mark);
 }
 
+/* Both were killed, the guard before it could leave the mark. */
+static void t_by_hand_undoes_the_pause_of_a_held_guest(void **state)
+{
+    sim.pauses = 1;
+    sim.held = true;
+    suspend_guest();
+    assert_int_equal(libxl__recover_by_hand(&gc, DOMID, "remus7"), 0);
+    assert_string_equal(sim.log, "resume unpause log_dirty_off net ");
+    sim.pauses = 1;
+    sim.held = false; /* nothing says that this one is not an administrator's */
+    assert_int_equal(libxl__recover_by_hand(&gc, DOMID, "remus7"), 0);
+    assert_int_equal(sim.pauses, 1);
+}
+
+static void t_held_or_marked_is_undecided(void **state)
+{
+    bool undecided;
+
+    for (int i = 0; i < 4; i++) {
+        sim.mark = i & 1;
+        sim.held = i & 2;
+        assert_int_equal(libxl__recover_undecided(&gc, DOMID, &undecided), 0);
+        assert_int_equal(undecided, i != 0);
+    }
+    assert_string_equal(sim.log, "");
+    sim.look_rc = ERROR_FAIL;
+    assert_int_equal(libxl__recover_undecided(&gc, DOMID, &undecided), ERROR_FAIL);
+    sim.look_rc = 0;
+    sim.no_xenstore = true;
+    assert_int_equal(libxl__recover_undecided(&gc, DOMID, &undecided), ERROR_FAIL);
+}
+
 /* The guard cannot know whose the first one was. */
 static void t_go_on_undoes_our_pause_alone(void **state)
 {
@@ -524,6 +569,8 @@ int main(void)
         T(t_stay_stopped_with_a_stale_mark_pauses),
         T(t_stale_mark_is_removed_without_unpausing),
         T(t_by_hand_undoes_a_pause_that_lacks_its_mark),
+        T(t_by_hand_undoes_the_pause_of_a_held_guest),
+        T(t_held_or_marked_is_undecided),
         T(t_go_on_undoes_our_pause_alone),
         T(t_pause_of_an_administrator_is_kept),
         T(t_stay_stopped_xenstore_dead_still_pauses),

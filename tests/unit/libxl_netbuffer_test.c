@@ -43,7 +43,7 @@ static struct kernel {
     bool ifb, ifb_up, prio;
     char ifb_kind[16];
     int band;
-    struct plug plug[2];
+    struct plug plug[3];
     uint32_t passed, lost;
     bool stuck; /* an open plug does not empty itself */
     int calls, fail_at, opened;
@@ -62,7 +62,7 @@ static bool failing(void)
 /* What the softirq does between two calls. */
 static void softirq(void)
 {
-    for (int b = 0; b < 2 && !k.stuck; b++) {
+    for (int b = 0; b < 3 && !k.stuck; b++) {
         if (k.plug[b].exists && k.plug[b].open) {
             k.passed += k.plug[b].qlen;
             k.plug[b].qlen = 0;
@@ -128,8 +128,8 @@ int libxl__nl_link_up(libxl__gc *g, libxl__nl *nl, int ifindex)
 {
     if (failing()) return ERROR_FAIL;
     /* No frame may ever meet the device without its plugs. */
-    assert_true(k.prio && k.plug[0].exists && k.plug[1].exists);
-    assert_true(k.plug[0].open && k.plug[1].open);
+    for (int b = 0; b < 3; b++)
+        assert_true(k.prio && k.plug[b].exists && k.plug[b].open);
     k.ifb_up = true;
     return 0;
 }
@@ -138,7 +138,7 @@ int libxl__nl_link_del(libxl__gc *g, libxl__nl *nl, int ifindex)
 {
     if (failing()) return ERROR_FAIL;
     assert_int_equal(ifindex, IFB_INDEX);
-    k.lost += k.plug[0].qlen + k.plug[1].qlen;
+    k.lost += k.plug[0].qlen + k.plug[1].qlen + k.plug[2].qlen;
     k.ifb = k.ifb_up = k.prio = false;
     memset(k.plug, 0, sizeof(k.plug));
     return 0;
@@ -146,7 +146,7 @@ int libxl__nl_link_del(libxl__gc *g, libxl__nl *nl, int ifindex)
 
 static int band_of(uint32_t parent)
 {
-    assert_true(parent == 0x10001 || parent == 0x10002);
+    assert_true(parent >= 0x10001 && parent <= 0x10003);
     return (int)(parent & 0xf) - 1;
 }
 
@@ -159,6 +159,7 @@ static void change_plug(int band, const struct tc_plug_qopt *opt)
         /* The rule of libxl_netbuffer.h: only an empty plug that gets nothing is closed. */
         assert_int_equal(p->qlen, 0);
         assert_int_not_equal(band, k.band);
+        assert_int_not_equal(band, 2); /* what passed before protection is never held */
         p->open = false;
         break;
     case TCQ_PLUG_RELEASE_INDEFINITE:
@@ -180,7 +181,7 @@ int libxl__nl_qdisc_set(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t paren
     assert_int_equal(ifindex, IFB_INDEX);
     if (!strcmp(kind, "prio")) {
         assert_int_equal(optlen, sizeof(*prio));
-        assert_int_equal(prio->bands, 2);
+        assert_int_equal(prio->bands, 3);
         for (int i = 0; i <= TC_PRIO_MAX; i++)
             assert_int_equal(prio->priomap[i], prio->priomap[0]);
         assert_true(create != k.prio);
@@ -217,7 +218,7 @@ int libxl__nl_qdisc_get(libxl__gc *g, libxl__nl *nl, int ifindex, uint32_t paren
     if (parent == TC_H_ROOT) {
         strcpy(q->kind, "prio");
         q->prio_band = k.band;
-        q->qlen = k.plug[0].qlen + k.plug[1].qlen;
+        q->qlen = k.plug[0].qlen + k.plug[1].qlen + k.plug[2].qlen;
         return 0;
     }
     strcpy(q->kind, k.plug[band_of(parent)].exists ? "plug" : "pfifo");
@@ -435,6 +436,51 @@ static void t_killed_remove_by_name_opens_and_cleans(void **state)
     assert_int_equal(libxl__netbuffer_remove(&gc, IFB), 0);
 }
 
+static bool is_held(void)
+{
+    bool held = true;
+
+    assert_int_equal(libxl__netbuffer_held(&gc, IFB, &held), 0);
+    return held;
+}
+
+static void t_held_from_the_first_closed_epoch_on(void **state)
+{
+    libxl__netbuffer *nb;
+    bool held;
+
+    assert_false(is_held());
+    nb = make();
+    assert_false(is_held());
+    for (int epoch = 0; epoch < 3; epoch++) {
+        assert_int_equal(libxl__netbuffer_plug(&gc, nb), 0);
+        assert_true(is_held());
+        assert_int_equal(libxl__netbuffer_release(&gc, nb), 0);
+        assert_true(is_held()); /* what follows is */
+    }
+    libxl__netbuffer_abandon(nb);
+    assert_true(is_held());
+    for (int n = 1; n <= 3; n++) {
+        k.calls = 0;
+        k.fail_at = n;
+        assert_int_equal(libxl__netbuffer_held(&gc, IFB, &held), ERROR_FAIL);
+        assert_false(held);
+    }
+    k.fail_at = 0;
+    assert_int_equal(libxl__netbuffer_remove(&gc, IFB), 0);
+    assert_false(is_held());
+    assert_true(clean());
+}
+
+static void t_half_made_buffer_holds_nothing(void **state)
+{
+    k.ifb = true; /* killed before it had its plugs */
+    strcpy(k.ifb_kind, "ifb");
+    assert_false(is_held());
+    strcpy(k.ifb_kind, "dummy");
+    assert_int_equal(libxl__netbuffer_held(&gc, IFB, &(bool){false}), ERROR_INVAL);
+}
+
 static void t_discard_drops_and_stays_closed(void **state)
 {
     libxl__netbuffer *nb = make();
@@ -588,6 +634,8 @@ int main(void)
         T(t_each_call_failing_at_setup_leaves_nothing),
         T(t_each_call_failing_while_plugged_never_leaks),
         T(t_killed_remove_by_name_opens_and_cleans),
+        T(t_held_from_the_first_closed_epoch_on),
+        T(t_half_made_buffer_holds_nothing),
         T(t_discard_drops_and_stays_closed),
         T(t_foreign_things_are_left_alone),
         T(t_stuck_plug_is_not_closed_again),

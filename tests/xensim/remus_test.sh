@@ -41,6 +41,22 @@ checkpoints() {
     done
 }
 
+# A guest that an earlier protection stopped is not begun again behind the administrator's back, paused or not.
+mark=/libxl/$d/xentwin/stopped
+for command in unpause pause; do
+    as A xenstore-write "$mark" 1
+    [ $command = unpause ] || as A "$stock_bin/xl" $command g
+    as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g hostB >"$dir/out" 2>&1 &&
+        fail "a guest that was left stopped is protected"
+    grep -q "runs there: 'xl remus --discard g'; if it certainly does not: 'xl remus --recover g'$" "$dir/out" ||
+        fail "it is not said what to do: $(cat "$dir/out")"
+    as A xenstore-read "$mark" >/dev/null 2>&1 || fail "the mark is gone before anybody decided"
+    [ "$(value A "$d" suspends)" = 0 ] || fail "the guest was touched"
+    as A "$dir/bin/xl" remus --recover g >"$dir/out" 2>&1 || fail "recover: $(cat "$dir/out")"
+    grep -q '^g: runs here, its output is open$' "$dir/out" || fail "recover: $(cat "$dir/out")"
+    as A xenstore-read "$mark" >/dev/null 2>&1 && fail "recover leaves the mark"
+done
+
 # An end on purpose.
 as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh" g hostB >"$dir/out" 2>&1 ||
     fail "remus: $(tail -n 5 "$dir/out")"

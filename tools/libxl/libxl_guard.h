@@ -80,7 +80,8 @@ void libxl__guard_stop(libxl__guard *g);
  * logged, the first one returned. A guest that is gone or ended by itself: only the net buffer is
  * removed.
  *
- * _by_hand: the same on a person's word. It undoes every pause of a guest that has our mark.
+ * _by_hand: the same on a person's word. It undoes every pause of a guest that has our mark or
+ * whose output is held.
  *
  * _stay_stopped: pauses the guest, once however often it is called, and leaves a mark in xenstore
  * by which _go_on knows that the pause is ours. The output is left as it is.
@@ -93,6 +94,12 @@ int libxl__recover_stay_stopped(libxl__gc *gc, uint32_t domid);
  * another one; ERROR_FAIL: cannot tell.
  */
 int libxl__recover_check_domain(libxl__gc *gc, uint32_t domid, const char *uuid);
+/*
+ * Whether an earlier protection left the guest to a person, since its twin may run: its output is
+ * held or it has the mark, paused or not. Then nothing may be begun that opens the output. 0, or
+ * ERROR_*: cannot tell.
+ */
+int libxl__recover_undecided(libxl__gc *gc, uint32_t domid, bool *undecided);
 /* Whether the guest is paused by _stay_stopped. */
 bool libxl__recover_is_stopped(libxl__gc *gc, uint32_t domid);
 

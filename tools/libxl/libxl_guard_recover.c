@@ -45,6 +45,7 @@ struct recover {
     bool watching;
     bool emulated; /* it has a QEMU that emulates devices */
     bool by_hand;  /* a person says that it shall run here */
+    bool held;     /* so is its output: a protection died here */
     int rc;        /* the first failure */
 };
 
@@ -196,8 +197,8 @@ static int is_paused(const struct recover *r)
 }
 
 /*
- * Our pause is one; whatever is left then is an administrator's. Only a person's word undoes all: the first of two
- * may be of an operation that died before it could leave the mark. A person may also have unpaused the guest before:
+ * Our pause is one; whatever is left then is an administrator's. Only a person's word undoes all: one may be of an
+ * operation or a guard that died before it could leave the mark. A person may also have unpaused the guest before:
  * then the mark is all that is left.
  */
 static void unpause(struct recover *r)
@@ -205,13 +206,15 @@ static void unpause(struct recover *r)
     char *mark = mark_path(r);
     int most = r->by_hand ? PAUSES_MAX : 1;
 
-    if (!read_node(r, XBT_NULL, mark, NULL)) return;
+    bool marked = read_node(r, XBT_NULL, mark, NULL);
+
+    if (!marked && !(r->by_hand && r->held)) return;
     for (int i = 0; i < most && is_paused(r) != 0; i++) {
         if (!xc_domain_unpause(r->xch, r->domid)) continue;
         failed(r, "cannot be unpaused");
         break;
     }
-    if (!xs_rm(r->xs, XBT_NULL, mark)) failed(r, "cannot remove the mark of our pause");
+    if (marked && !xs_rm(r->xs, XBT_NULL, mark)) failed(r, "cannot remove the mark of our pause");
 }
 
 static void resume(struct recover *r)
@@ -321,6 +324,7 @@ static int go_on(libxl__gc *gc, uint32_t domid, const char *ifb, bool by_hand)
 
     if (recover_open(&r, gc, domid)) goto out;
     r.by_hand = by_hand;
+    if (by_hand && ifb) note_rc(&r, libxl__netbuffer_held(gc, ifb, &r.held));
     if (can_run(&r) && open_xenstore(&r)) let_run(&r);
     unprotect_disks(&r);
     if (ifb) {
@@ -402,4 +406,20 @@ bool libxl__recover_is_stopped(libxl__gc *gc, uint32_t domid)
         stopped = read_node(&r, XBT_NULL, mark_path(&r), NULL);
     recover_close(&r);
     return stopped;
+}
+
+int libxl__recover_undecided(libxl__gc *gc, uint32_t domid, bool *undecided)
+{
+    struct recover r;
+    bool marked = false, held = false;
+    char ifb[16];
+
+    if (!recover_open(&r, gc, domid) && open_xenstore(&r)) {
+        marked = read_node(&r, XBT_NULL, mark_path(&r), NULL);
+        libxl__netbuffer_ifname(domid, ifb);
+        note_rc(&r, libxl__netbuffer_held(gc, ifb, &held));
+    }
+    recover_close(&r);
+    *undecided = marked || held;
+    return r.rc;
 }

@@ -3,11 +3,14 @@
  * The net buffer's device, its two plugs and their turns (libxl_netbuffer.h has the picture).
  *
  *                  plug A    plug B    new frames go to
- *   setup          open      open      A
- *   plug (n)       open      CLOSED    B     what A still has was sent before protection
+ *   setup          open      open      C     a third one, never closed
+ *   plug (n)       open      CLOSED    B     what C still has was sent before protection
  *   release        open      CLOSED    B
  *   plug (n+1)     CLOSED    CLOSED    A     A is empty when it is closed; B has epoch n+1
  *   release        CLOSED    open      A     B empties itself
+ *
+ * The kernel does not tell whether a plug is closed. So C: a buffer that is found and whose frames
+ * do not go there may hold something (libxl__netbuffer_held).
  *
  * Order of making: plugs before the device is up, device up before the first redirection, so that
  * no frame meets a queue without a plug or a device that is down. Order of taking away: open,
@@ -29,6 +32,8 @@
 #define ROOT_HANDLE TC_H_MAKE(1U << 16, 0)
 #define BAND_PARENT(band) TC_H_MAKE(1U << 16, (uint32_t)(band) + 1)
 #define BANDS 2
+#define BAND_PASS BANDS /* C, which is not used in turn */
+#define ALL_BANDS (BANDS + 1)
 
 struct libxl__netbuffer {
     libxl__nl *nl; /* NULL: a guest without NIC */
@@ -68,7 +73,7 @@ static int set_plug(libxl__gc *gc, libxl__nl *nl, int ifindex, int band, int act
 
 static int set_current(libxl__gc *gc, libxl__nl *nl, int ifindex, int band, bool create)
 {
-    struct tc_prio_qopt opt = {.bands = BANDS};
+    struct tc_prio_qopt opt = {.bands = ALL_BANDS};
 
     memset(opt.priomap, band, sizeof(opt.priomap));
     return libxl__nl_qdisc_set(gc, nl, ifindex, TC_H_ROOT, ROOT_HANDLE, "prio", &opt, sizeof(opt),
@@ -195,6 +200,30 @@ int libxl__netbuffer_remove(libxl__gc *gc, const char *ifb)
     return rc;
 }
 
+static int look_whether_held(libxl__gc *gc, libxl__nl *nl, const char *ifb, bool *held)
+{
+    struct nl_link link;
+    struct nl_qdisc root;
+    int rc;
+
+    rc = find_ours(gc, nl, ifb, &link);
+    if (!rc) rc = libxl__nl_qdisc_get(gc, nl, link.ifindex, TC_H_ROOT, &root);
+    if (!rc) *held = root.prio_band >= 0 && root.prio_band != BAND_PASS;
+    return rc == ERROR_NOTFOUND ? 0 : rc;
+}
+
+int libxl__netbuffer_held(libxl__gc *gc, const char *ifb, bool *held)
+{
+    libxl__nl *nl = NULL;
+    int rc;
+
+    *held = false;
+    rc = libxl__nl_open(gc, &nl);
+    if (!rc) rc = look_whether_held(gc, nl, ifb, held);
+    libxl__nl_close(nl);
+    return rc;
+}
+
 int libxl__netbuffer_discard(libxl__gc *gc, const char *ifb)
 {
     libxl__nl *nl = NULL;
@@ -222,9 +251,9 @@ static int make_device(libxl__gc *gc, libxl__netbuffer *nb, uint32_t band_limit)
     rc = libxl__nl_link_get(gc, nb->nl, nb->ifb, &link);
     if (rc) return rc;
     nb->ifindex = link.ifindex;
-    rc = set_current(gc, nb->nl, nb->ifindex, 0, true);
+    rc = set_current(gc, nb->nl, nb->ifindex, BAND_PASS, true);
     if (rc) return rc;
-    for (band = 0; band < BANDS; band++) {
+    for (band = 0; band < ALL_BANDS; band++) {
         rc = libxl__nl_qdisc_set(gc, nb->nl, nb->ifindex, BAND_PARENT(band),
                                  TC_H_MAKE((uint32_t)(band + 2) << 16, 0), "plug", &opt,
                                  sizeof(opt), true);
@@ -274,6 +303,7 @@ int libxl__netbuffer_setup_ifs(libxl__gc *gc, const char *ifb, const char *const
     nb = calloc(1, sizeof(*nb));
     if (!nb) return ERROR_NOMEM;
     strcpy(nb->ifb, ifb);
+    nb->current = BAND_PASS;
     rc = libxl__nl_open(gc, &nb->nl);
     if (rc) goto out;
     rc = remove_all(gc, nb->nl, ifb);

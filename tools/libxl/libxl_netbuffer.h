@@ -9,10 +9,11 @@
  * call for the whole guest.
  *
  *                                             ,--> 1:1 [plug] --.
- *   vif7.0, vif7.0-emu ... --ingress--> remus7 prio 1:           +--> back to vif7.0 ... --> bridge
- *                                             '--> 1:2 [plug] --'
+ *   vif7.0, vif7.0-emu ... --ingress--> remus7 prio 1: 1:2 [plug] +--> back to vif7.0 ... --> bridge
+ *                                             '--> 1:3 [plug] --'
  *
- * Two plugs, used in turn: the kernel's plug can count one closed epoch, but counts without a lock
+ * Before the first epoch ends all frames go through 1:3, which is always open. Then two plugs, 1:1
+ * and 1:2, used in turn: the kernel's plug can count one closed epoch, but counts without a lock
  * while frames arrive, and frames that were in it before it was first closed are never counted. So
  * no counting is asked of it: each epoch has a plug of its own. prio's map, changed under the qdisc
  * lock, sends everything to the current one; the other one is closed, then empty. A plug is only
@@ -57,7 +58,8 @@ void libxl__netbuffer_ifname(uint32_t domid, char name[16]);
  * Finds the guest's interfaces through xenstore (backends in domain 0 only: another backend domain
  * is ERROR_INVAL naming it), makes the ifb and the redirections; the plug is open: frames pass. A
  * guest without NIC gives an empty buffer on which all calls succeed. Left-overs of a dead
- * protection of the same domid are removed first (_remove). On error nothing is left.
+ * protection of the same domid are removed first (_remove): the caller has made sure that they hold
+ * nothing (_held). On error nothing is left.
  */
 int libxl__netbuffer_setup(libxl__gc *gc, struct xs_handle *xs, uint32_t domid, bool hvm,
                            uint64_t limit_bytes, libxl__netbuffer **nb);
@@ -83,6 +85,11 @@ void libxl__netbuffer_abandon(libxl__netbuffer *nb);
  * point at it. Not there: 0.
  */
 int libxl__netbuffer_remove(libxl__gc *gc, const char *ifb);
+/*
+ * Whether a buffer of that name may hold output: an epoch was closed since it was made. A half-made
+ * one, or one that only let everything pass, does not.
+ */
+int libxl__netbuffer_held(libxl__gc *gc, const char *ifb, bool *held);
 /*
  * The guest runs elsewhere: what is held is dropped, never sent. Deletes the ifb; the redirections
  * stay and drop what still comes, until the interfaces go with the domain (or _remove). Not there:

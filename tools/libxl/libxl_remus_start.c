@@ -124,6 +124,23 @@ static void control_request(libxl__egc *egc, libxl__control *ctl, unsigned id, c
     }
 }
 
+/*
+ * What an earlier protection held would get out when the net buffer is made anew, also from the guard that is
+ * started before that. Its twin may run, and the new backup has not been asked anything yet.
+ */
+static int refuse_undecided(libxl__remus *rm)
+{
+    bool undecided;
+    int rc = libxl__recover_undecided(rm->gc, rm->domid, &undecided);
+
+    if (rc || !undecided) return rc;
+    LOG(rm->gc, ERROR,
+        "domain %u: the output of an earlier protection is held, and its twin may run; if it does "
+        "not: xl remus --recover %s; if it does: xl remus --discard %s",
+        rm->domid, rm->info.domain_name, rm->info.domain_name);
+    return ERROR_INVAL;
+}
+
 static void take_control(libxl__egc *egc, libxl__epoch *ep)
 {
     libxl__remus *rm = remus_of(ep);
@@ -140,6 +157,7 @@ static void take_control(libxl__egc *egc, libxl__epoch *ep)
             rm->domid, rm->info.domain_name);
         rc = ERROR_INVAL; /* LOCK_FAIL is for a side that may not run */
     }
+    if (!rc) rc = refuse_undecided(rm); /* with the lock: nobody protects it now */
     libxl__epoch_next(egc, ep, rc);
 }
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <uuid/uuid.h>
 
+#include "libxl_guard.h"
 #include "xl.h"
 #include "xl_guest.h"
 #include "xl_monitor.h"
@@ -123,6 +124,26 @@ out:
     return rc;
 }
 
+/* Before anything is touched, and before 'xl unpause' is recommended to anybody. */
+static int refuse_undecided(struct protection *p)
+{
+    const char *name = p->guest.name;
+    bool undecided;
+    libxl__gc gc;
+    int rc;
+
+    libxl__gc_init(&gc, &p->progress.logger);
+    rc = libxl__recover_undecided(&gc, p->guest.domid, &undecided);
+    libxl__gc_dispose(&gc);
+    if (rc) return xl_fail("remus", "cannot tell whether an earlier protection holds '%s'", name);
+    if (!undecided) return XL_DONE;
+    return xl_fail("remus",
+                   "an earlier protection of '%s' was lost and its output is held, since its twin may "
+                   "run: if it runs there: 'xl remus --discard %s'; if it certainly does not: "
+                   "'xl remus --recover %s'",
+                   name, name, name);
+}
+
 static int look_at_guest(struct protection *p)
 {
     libxl_dominfo info;
@@ -136,8 +157,7 @@ static int look_at_guest(struct protection *p)
             "'xl rename' changes it",
             p->guest.name);
     rc = xl_guest_refuse_protected(&p->guest, "remus");
-    /* Before its pause is looked at: to unpause this one would make two of it. */
-    if (!rc) rc = xl_guest_refuse_stopped(&p->guest, "remus");
+    if (!rc) rc = refuse_undecided(p);
     if (rc) return rc;
     libxl_dominfo_init(&info);
     if (libxl_domain_info(p->guest.ctx, &info, p->guest.domid) || info.dying)

@@ -251,16 +251,19 @@ static int attend(libxl__gc *gc, const char *domain)
     return rc;
 }
 
-/* The stopped copy of a guest that runs elsewhere now: what it still wanted to send must never leave. */
+/* The stopped or held copy of a guest that runs elsewhere now: what it still wanted to send must never leave. */
 static int discard_stopped(libxl__gc *gc, const char *domain)
 {
     struct xl_guest g;
+    bool held = false;
     char ifb[16];
     int rc;
 
     rc = open_unattended(gc, domain, &g, ifb);
     if (rc) goto out;
-    if (!libxl__recover_is_stopped(gc, g.domid)) {
+    /* Where the guard was killed, too, it still runs, unheard. */
+    if (!libxl__recover_is_stopped(gc, g.domid) &&
+        (libxl__netbuffer_held(gc, ifb, &held) || !held)) {
         rc = xl_fail("remus",
                      "'%s' is neither a twin nor a copy that a lost link stopped: nothing is "
                      "touched; to end a guest use xl destroy",
