@@ -25,7 +25,7 @@ static enum xl_remote_answer meet(struct world *w, const char *script, int limit
     w->interrupted = 0;
     w->out = tmpfile();
     assert_non_null(w->out);
-    xl_progress_init(&w->progress, w->out, "guest", "hostB", 0);
+    assert_true(xl_progress_init(&w->progress, fileno(w->out), "guest", "hostB", 0));
     xl_remote_init(&w->r);
     w->r.progress = &w->progress;
     w->r.host = "hostB";
@@ -42,6 +42,7 @@ static const char *part(struct world *w)
     xl_remote_end(&w->r);
     xl_remote_end(&w->r);
     assert_int_equal(w->r.pid, -1);
+    xl_progress_end(&w->progress);
     rewind(w->out);
     n = fread(w->text, 1, sizeof(w->text) - 1, w->out);
     w->text[n] = '\0';

@@ -80,6 +80,20 @@ as A "$dir/bin/xl" remus --status "$d" >"$dir/out" 2>&1 && fail "--status $d aft
 grep -q "'g' is neither protected nor received" "$dir/out" || fail "--status $d after its end: $(cat "$dir/out")"
 gone B || fail "a twin is left: $(on B list)"
 
+# Nobody reads what it says, its pipes are full: neither it nor the backup waits for that.
+mkfifo "$dir/unread"
+before=$(value A "$d" suspends)
+# shellcheck disable=SC2094 # open both ways, so that it is full and not closed
+(
+    exec 8<>"$dir/unread"
+    timeout 1 cat /dev/zero >&8
+    as A "$dir/bin/xl" -vvv remus -F -n -d -i 20 --limit-ms 600 --on-link-loss=backup \
+        --max-checkpoints 100 --stats "$dir/unread" -s "$dir/ssh" g hostB >&8 2>&8
+) || fail "remus with full pipes: exit $?"
+[ "$(value A "$d" shutdown)" = 0 ] || fail "the guest does not run on when nobody reads"
+[ "$(value A "$d" suspends)" = $((before + 100)) ] || fail "when nobody reads: $(value A "$d" suspends) suspends, not $((before + 100))"
+gone B || fail "a twin is left when nobody reads: $(on B list)"
+
 # The power goes.
 before=$(value A "$d" suspends)
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 --limit-ms 600 \
@@ -110,5 +124,5 @@ on B verify "$e" || fail "the memory at B is not what the guest wrote"
 ticks=$(value B "$e" ticks)
 sleep 0.1
 [ "$(value B "$e" ticks)" -gt "$ticks" ] || fail "the guest at B does not run"
-[ "$failed" = 0 ] && echo "8 checkpoints and an end; then a failover of a guest with $ticks ticks"
+[ "$failed" = 0 ] && echo "8 checkpoints and an end, 100 that nobody reads of; then a failover of a guest with $ticks ticks"
 exit "$failed"

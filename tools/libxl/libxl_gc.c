@@ -2,20 +2,34 @@
 #include "libxl_gc.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GC_FIRST_ROOM 16
 #define LOG_CONTEXT "xentwin"
 
+/* Left out when it would block: whoever calls us may have heartbeats to send. */
+static void write_stderr(const char *text, size_t len)
+{
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+    if (poll(&p, 1, 0) == 1 && p.revents == POLLOUT)
+        (void)!write(STDERR_FILENO, text, len < PIPE_BUF ? len : PIPE_BUF);
+}
+
 /* There is no memory to report with: a fixed line, then the end. */
 static void out_of_memory(size_t bytes)
 {
-    fprintf(stderr, LOG_CONTEXT ": out of memory (%zu bytes asked)\n", bytes);
-    fflush(stderr);
+    char line[80];
+
+    snprintf(line, sizeof(line), LOG_CONTEXT ": out of memory (%zu bytes asked)\n", bytes);
+    write_stderr(line, strlen(line));
     _Exit(1);
 }
 
@@ -80,15 +94,48 @@ char *libxl__sprintf(libxl__gc *gc, const char *fmt, ...)
 }
 
 /* Without a logger only what a person must see, one write per line so that threads do not mix. */
-static void log_to_stderr(xentoollog_level level, int errnoval, const char *fmt, va_list al)
+static void log_to_stderr(xentoollog_level level, int errnoval, const char *context,
+                          const char *fmt, va_list al)
 {
-    char *text = NULL;
+    char *text = NULL, *line = NULL;
+    int n;
 
     if (level < XTL_WARN) return;
     if (vasprintf(&text, fmt, al) < 0) out_of_memory(strlen(fmt));
-    fprintf(stderr, LOG_CONTEXT ": %s: %s%s%s\n", xtl_level_to_string(level), text,
-            errnoval >= 0 ? ": " : "", errnoval >= 0 ? strerror(errnoval) : "");
+    n = asprintf(&line, "%s: %s: %s%s%s\n", context ? context : LOG_CONTEXT,
+                 xtl_level_to_string(level), text, errnoval >= 0 ? ": " : "",
+                 errnoval >= 0 ? strerror(errnoval) : "");
+    if (n < 0) out_of_memory(strlen(text));
+    write_stderr(line, (size_t)n);
+    free(line);
     free(text);
+}
+
+static void stderr_message(xentoollog_logger *lg, xentoollog_level level, int errnoval,
+                           const char *context, const char *fmt, va_list al)
+    __attribute__((format(printf, 5, 0)));
+
+static void stderr_message(xentoollog_logger *lg, xentoollog_level level, int errnoval,
+                           const char *context, const char *fmt, va_list al)
+{
+    log_to_stderr(level, errnoval, context, fmt, al);
+}
+
+static void stderr_progress(xentoollog_logger *lg, const char *context, const char *doing,
+                            int percent, unsigned long done, unsigned long total)
+{
+}
+
+static void stderr_destroy(xentoollog_logger *lg)
+{
+}
+
+xentoollog_logger *libxl__stderr_logger(void)
+{
+    static xentoollog_logger lg = {
+        .vmessage = stderr_message, .progress = stderr_progress, .destroy = stderr_destroy};
+
+    return &lg;
 }
 
 void libxl__vlog(libxl__gc *gc, xentoollog_level level, int errnoval, const char *fmt, va_list al)
@@ -98,7 +145,7 @@ void libxl__vlog(libxl__gc *gc, xentoollog_level level, int errnoval, const char
     if (gc->lg)
         xtl_logv(gc->lg, level, errnoval, LOG_CONTEXT, fmt, al);
     else
-        log_to_stderr(level, errnoval, fmt, al);
+        log_to_stderr(level, errnoval, LOG_CONTEXT, fmt, al);
     errno = saved;
 }
 

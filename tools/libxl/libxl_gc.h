@@ -36,6 +36,9 @@ void libxl__log(libxl__gc *gc, xentoollog_level level, int errnoval, const char 
     __attribute__((format(printf, 4, 5)));
 void libxl__vlog(libxl__gc *gc, xentoollog_level level, int errnoval, const char *fmt, va_list al);
 
+/* What a NULL logger does, for whoever needs an object: warnings and errors, and never waits for who reads stderr. */
+xentoollog_logger *libxl__stderr_logger(void);
+
 #define LOG(gc, level, ...) libxl__log((gc), XTL_##level, -1, __VA_ARGS__)
 #define LOGE(gc, level, ...) libxl__log((gc), XTL_##level, errno, __VA_ARGS__)
 #define LOGEV(gc, level, errnoval, ...) libxl__log((gc), XTL_##level, (errnoval), __VA_ARGS__)

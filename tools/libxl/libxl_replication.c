@@ -36,23 +36,6 @@ LIBXL_REPLICATION_EXPORT void libxl_replication_info_dispose(libxl_replication_i
     libxl_domain_remus_info_dispose(&info->remus);
 }
 
-static xentoollog_logger *own_logger(void)
-{
-    /* One for the life of the process: operations may overlap. */
-    static xentoollog_logger_stdiostream *lg;
-    xentoollog_logger_stdiostream *fresh;
-
-    if (!__atomic_load_n(&lg, __ATOMIC_ACQUIRE)) {
-        xentoollog_logger_stdiostream *none = NULL;
-
-        fresh = xtl_createlogger_stdiostream(stderr, XTL_WARN, 0);
-        if (!__atomic_compare_exchange_n(&lg, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                         __ATOMIC_ACQUIRE))
-            xtl_logger_destroy((xentoollog_logger *)fresh);
-    }
-    return (xentoollog_logger *)lg;
-}
-
 static int check_info(libxl__gc *gc, libxl_replication_info *in)
 {
     const char *const names[] = {in->domain_name, in->self_name, in->peer_name, in->session};
@@ -225,7 +208,7 @@ static int start(libxl__remus *rm, libxl_ctx *ctx)
     int rc = check_info(rm->gc, &rm->info);
 
     if (rc) return rc;
-    rm->xch = xc_interface_open(NULL, NULL, 0);
+    rm->xch = xc_interface_open(rm->gc->lg, rm->gc->lg, 0);
     rm->state_fd = memfd_create("xentwin-device-state", MFD_CLOEXEC);
     if (!rm->xch || rm->state_fd < 0 || !libxl__loop_xs(rm->loop)) {
         LOGE(rm->gc, ERROR, "cannot open the hypervisor or xenstore");
@@ -274,7 +257,7 @@ LIBXL_REPLICATION_EXPORT int libxl_replication_start(libxl_ctx *ctx,
                                                      uint32_t domid, int send_fd, int recv_fd,
                                                      const libxl_asyncop_how *ao_how)
 {
-    xentoollog_logger *lg = info->lg ? info->lg : own_logger();
+    xentoollog_logger *lg = info->lg ? info->lg : libxl__stderr_logger();
     libxl__ao *ao = libxl__ao_create(ctx, lg, domid, ao_how);
     libxl__remus *rm;
     int rc;
@@ -340,7 +323,7 @@ LIBXL_REPLICATION_EXPORT int libxl_replication_stop(libxl_ctx *ctx, const char *
     char *answer = NULL;
     int rc;
 
-    libxl__gc_init(&gc, own_logger());
+    libxl__gc_init(&gc, libxl__stderr_logger());
     rc = libxl__control_call(&gc, "primary", domain_name, "stop", limit_ms, &answer);
     if (!rc && strncmp(answer, "ok", 2)) {
         LOG(&gc, ERROR, "%s: %s", domain_name, answer);

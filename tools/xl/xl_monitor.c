@@ -15,6 +15,7 @@
 #include <xenstore.h>
 
 #include "xl.h"
+#include "xl_opts.h"
 
 #define SHUTDOWN_POWEROFF 0
 #define SHUTDOWN_REBOOT 1
@@ -136,7 +137,8 @@ static bool start(uint32_t domid, const char *name)
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;
     if (status)
-        fprintf(stderr, "%s: nobody looks after its end: it will stay when it shuts down\n", name);
+        xl_say("remus", "nobody looks after the end of '%s': it will stay when it shuts down",
+               name);
     return !status;
 }
 
@@ -158,7 +160,7 @@ bool xl_monitor_attend(uint32_t domid, const char *name)
     bool ok = true;
 
     if (!xs) {
-        fprintf(stderr, "%s: xenstore does not answer: nobody may look after its end\n", name);
+        xl_say("remus", "xenstore does not answer: nobody may look after the end of '%s'", name);
         return false;
     }
     mark_path(path, domid);

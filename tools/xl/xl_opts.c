@@ -12,12 +12,26 @@
 static void say(const char *command, const char *fmt, va_list al)
     __attribute__((format(printf, 2, 0)));
 
+static void (*said)(void *user, const char *line);
+static void *said_user;
+
+void xl_say_to(void (*line)(void *user, const char *line), void *user)
+{
+    said = line;
+    said_user = user;
+}
+
 static void say(const char *command, const char *fmt, va_list al)
 {
-    char line[1024];
+    char line[1024], all[1100];
 
-    /* One write per line: other processes share this stderr. */
     vsnprintf(line, sizeof(line), fmt, al);
+    if (said) {
+        snprintf(all, sizeof(all), "xl%s%s: %s", command ? " " : "", command ? command : "", line);
+        said(said_user, all);
+        return;
+    }
+    /* One write per line: other processes share this stderr. */
     fprintf(stderr, "xl%s%s: %s\n", command ? " " : "", command ? command : "", line);
     fflush(stderr);
 }

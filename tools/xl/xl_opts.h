@@ -19,6 +19,8 @@ int xl_usage(const char *command, const char *fmt, ...) __attribute__((format(pr
 int xl_fail(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The same line, nothing to return. */
 void xl_say(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* From now on these lines go there and not to stderr; NULL: as before. Not while other threads may say something. */
+void xl_say_to(void (*line)(void *user, const char *line), void *user);
 
 /* Before the first xl_getopt of a command line. */
 void xl_getopt_start(void);

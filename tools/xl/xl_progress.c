@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -11,6 +13,14 @@
 
 /* A line drawn more often than this is not read. */
 #define REDRAW_MS 100
+/* What waits for a reader: lines, statistics. */
+#define OUT_ROOM (64u << 10)
+#define STATS_ROOM (1u << 20)
+/* At the end, for each of them. */
+#define DRAIN_MS 1000
+#define TEXT_MAX 1024
+#define PREFIX_MAX 96
+#define WIPE "\r\033[K"
 
 static int64_t now_ms(void)
 {
@@ -20,11 +30,11 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static int terminal_width(FILE *out)
+static int terminal_width(int out)
 {
     struct winsize ws;
 
-    if (ioctl(fileno(out), TIOCGWINSZ, &ws) || ws.ws_col < 20) return 80;
+    if (ioctl(out, TIOCGWINSZ, &ws) || ws.ws_col < 20) return 80;
     return ws.ws_col;
 }
 
@@ -69,22 +79,15 @@ void xl_stats_format(char *out, size_t size, const libxl_checkpoint_stats *stats
              stats->held_bytes, stats->dropped_packets, stats->released_us);
 }
 
-/* Takes the progress line off the terminal. Called with the lock held, as are all below until
- * stated. */
-static void wipe(struct xl_progress *p)
-{
-    if (p->terminal && p->line[0]) fputs("\r\033[K", p->out);
-}
-
-static void redraw(struct xl_progress *p)
-{
-    if (p->terminal && p->line[0]) fputs(p->line, p->out);
-    fflush(p->out);
-}
-
+/*
+ * One line above the progress line. In one piece, so that what is on the terminal is the same whatever was left
+ * out before. Called with the lock held, as are all below until stated.
+ */
 static void put_line(struct xl_progress *p, const char *prefix, const char *text)
 {
-    char stamp[32] = "";
+    char stamp[32] = "", missed[64] = "", all[TEXT_MAX + PREFIX_MAX + sizeof(p->line) + 160];
+    bool drawn = p->terminal && p->line[0];
+    int n;
 
     if (p->timestamps) {
         time_t t = time(NULL);
@@ -92,16 +95,33 @@ static void put_line(struct xl_progress *p, const char *prefix, const char *text
 
         strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S ", localtime_r(&t, &tm));
     }
-    wipe(p);
-    fprintf(p->out, "%s%s%s\n", stamp, prefix, text);
-    redraw(p);
+    if (p->missed) snprintf(missed, sizeof(missed), "(%u lines are missing here)\n", p->missed);
+    n = snprintf(all, sizeof(all), "%s%s%s%s%s\n%s", drawn ? WIPE : "", missed, stamp, prefix, text,
+                 drawn ? p->line : "");
+    if (!p->out || n <= 0) return;
+    p->missed = xl_writer_put(p->out, all, (size_t)n) ? 0 : p->missed + 1;
+}
+
+/* May be left out: whoever reads nothing misses nothing. */
+static void put_progress(struct xl_progress *p)
+{
+    char all[sizeof(p->line) + sizeof(WIPE)];
+    int n;
+
+    if (!p->out || !xl_writer_idle(p->out)) return;
+    if (!p->terminal) {
+        put_line(p, "", p->line);
+        return;
+    }
+    n = snprintf(all, sizeof(all), WIPE "%s", p->line);
+    (void)xl_writer_put(p->out, all, (size_t)n);
 }
 
 /* The public side: each takes the lock itself. */
 
 void xl_progress_line(struct xl_progress *p, const char *fmt, ...)
 {
-    char text[1024];
+    char text[TEXT_MAX];
     va_list al;
 
     va_start(al, fmt);
@@ -120,7 +140,7 @@ static void log_message(xentoollog_logger *logger, xentoollog_level level, int e
                         const char *context, const char *fmt, va_list al)
 {
     struct xl_progress *p = (struct xl_progress *)logger;
-    char text[1024], prefix[96];
+    char text[TEXT_MAX], prefix[PREFIX_MAX];
     size_t len;
 
     if (level < p->level) return;
@@ -152,7 +172,7 @@ static void log_destroy(xentoollog_logger *logger)
     (void)logger;
 }
 
-void xl_progress_init(struct xl_progress *p, FILE *out, const char *domain, const char *peer,
+bool xl_progress_init(struct xl_progress *p, int out, const char *domain, const char *peer,
                       int verbosity)
 {
     memset(p, 0, sizeof(*p));
@@ -164,30 +184,54 @@ void xl_progress_init(struct xl_progress *p, FILE *out, const char *domain, cons
     if (verbosity > 0)
         p->level =
             verbosity < XTL_PROGRESS - XTL_DEBUG ? XTL_PROGRESS - (unsigned)verbosity : XTL_DEBUG;
-    p->out = out;
-    p->terminal = isatty(fileno(out));
+    p->out_fd = out;
+    p->terminal = isatty(out);
     p->domain = domain;
     p->peer = peer;
     pthread_mutex_init(&p->lock, NULL);
+    p->out = xl_writer_new(out, OUT_ROOM, false);
+    return p->out != NULL;
 }
 
 bool xl_progress_open_stats(struct xl_progress *p, const char *path)
 {
-    p->stats = fopen(path, "we");
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), saved;
+
+    if (fd < 0) return false;
+    p->stats = xl_writer_new(fd, STATS_ROOM, true);
+    saved = errno;
+    if (!p->stats) close(fd);
+    errno = saved;
     return p->stats != NULL;
+}
+
+/* Says what is missing. */
+static void end_stats(struct xl_progress *p)
+{
+    int error = xl_writer_end(p->stats, DRAIN_MS);
+
+    p->stats = NULL;
+    if (error && error != ETIMEDOUT)
+        put_line(p, "cannot write the statistics any more: ", strerror(error));
+    else if (error || p->stats_missed)
+        put_line(p, "", "checkpoints are missing in the statistics: they were not read in time");
 }
 
 static void write_stats(struct xl_progress *p, const libxl_checkpoint_stats *stats)
 {
     char json[640];
+    size_t len;
 
     if (!p->stats) return;
-    xl_stats_format(json, sizeof(json), stats);
-    if (fprintf(p->stats, "%s\n", json) > 0 && !fflush(p->stats)) return;
+    xl_stats_format(json, sizeof(json) - 1, stats);
+    len = strlen(json);
+    json[len] = '\n';
+    if (xl_writer_put(p->stats, json, len + 1)) return;
     /* A full disk must not end the protection. */
-    put_line(p, "cannot write the statistics any more: ", strerror(errno));
-    fclose(p->stats);
-    p->stats = NULL;
+    if (xl_writer_error(p->stats))
+        end_stats(p);
+    else
+        p->stats_missed++;
 }
 
 void xl_progress_checkpoint(struct xl_progress *p, const libxl_checkpoint_stats *stats)
@@ -205,14 +249,9 @@ void xl_progress_checkpoint(struct xl_progress *p, const libxl_checkpoint_stats 
     mb_per_s = since ? (double)p->bytes / 1000 / (double)since : 0;
     p->bytes = 0;
     p->last_ms = now;
-    wipe(p);
-    xl_progress_format(p->line, sizeof(p->line), p->terminal ? terminal_width(p->out) : 0,
+    xl_progress_format(p->line, sizeof(p->line), p->terminal ? terminal_width(p->out_fd) : 0,
                        p->domain, p->peer, stats, mb_per_s);
-    if (!p->terminal) {
-        put_line(p, "", p->line);
-        p->line[0] = '\0';
-    }
-    redraw(p);
+    put_progress(p);
 out:
     pthread_mutex_unlock(&p->lock);
 }
@@ -227,27 +266,29 @@ void xl_progress_copying(struct xl_progress *p, uint64_t done, uint64_t total)
     if (!done) p->copy_round++;
     if (now - p->copying_ms >= (p->terminal ? REDRAW_MS : XL_PROGRESS_LOG_MS)) {
         p->copying_ms = now;
-        wipe(p);
         /* A percentage that falls looks like an error. */
         if (p->copy_round > 1) snprintf(round, sizeof(round), ", round %u:", p->copy_round);
         snprintf(p->line, sizeof(p->line), "%.60s -> %.60s  copying memory%s %u%%", p->domain,
                  p->peer, round, total ? (unsigned)(100.0 * (double)done / (double)total) : 0);
-        if (!p->terminal) {
-            put_line(p, "", p->line);
-            p->line[0] = '\0';
-        }
-        redraw(p);
+        put_progress(p);
     }
+    pthread_mutex_unlock(&p->lock);
+}
+
+void xl_progress_leave(struct xl_progress *p)
+{
+    pthread_mutex_lock(&p->lock);
+    if (p->out && p->terminal && p->line[0]) (void)xl_writer_put(p->out, "\n", 1);
+    p->line[0] = '\0';
     pthread_mutex_unlock(&p->lock);
 }
 
 void xl_progress_end(struct xl_progress *p)
 {
+    xl_progress_leave(p);
     pthread_mutex_lock(&p->lock);
-    if (p->terminal && p->line[0]) fputc('\n', p->out);
-    p->line[0] = '\0';
-    fflush(p->out);
-    if (p->stats) fclose(p->stats);
-    p->stats = NULL;
+    if (p->stats) end_stats(p);
+    if (p->out) (void)xl_writer_end(p->out, DRAIN_MS);
+    p->out = NULL;
     pthread_mutex_unlock(&p->lock);
 }

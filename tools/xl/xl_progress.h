@@ -3,16 +3,17 @@
  * What a person or a program sees of a running protection.
  *
  * On a terminal one progress line is redrawn in place and all other lines are written above it.
- * Elsewhere the same line is written every 10 s. All calls may come from any thread.
+ * Elsewhere the same line is written every 10 s. All calls may come from any thread, and none waits for
+ * whoever reads: while nobody does, progress is left out and some hundred lines are kept.
  */
 #ifndef XL_PROGRESS_H
 #define XL_PROGRESS_H
 
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdio.h>
 
 #include "libxl_replication.h"
+#include "xl_writer.h"
 
 #define XL_PROGRESS_LOG_MS 10000
 
@@ -21,9 +22,12 @@ struct xl_progress {
     xentoollog_logger logger;
     xentoollog_level level; /* what is below is not shown */
     bool timestamps;
-    FILE *out;
+    struct xl_writer *out; /* NULL: at its end */
+    int out_fd;
     bool terminal;
-    FILE *stats; /* --stats, or NULL */
+    struct xl_writer *stats; /* --stats, or NULL */
+    unsigned missed;         /* lines that found no room since the last that did */
+    unsigned stats_missed;
     const char *domain, *peer;
     pthread_mutex_t lock;
     char line[512];        /* the progress line as drawn; empty: none */
@@ -34,8 +38,8 @@ struct xl_progress {
     uint64_t bytes;        /* since last_ms */
 };
 
-/* domain and peer are borrowed. verbosity: -v count. Opens nothing. */
-void xl_progress_init(struct xl_progress *p, FILE *out, const char *domain, const char *peer,
+/* All but the numbers is borrowed. verbosity: -v count. False with errno set: there is no thread to write with. */
+bool xl_progress_init(struct xl_progress *p, int out, const char *domain, const char *peer,
                       int verbosity);
 /* Opens --stats FILE; false with errno set. */
 bool xl_progress_open_stats(struct xl_progress *p, const char *path);
@@ -46,7 +50,9 @@ void xl_progress_copying(struct xl_progress *p, uint64_t done, uint64_t total);
 /* One line for a person. */
 void xl_progress_line(struct xl_progress *p, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
-/* Leaves the progress line as it stands and closes the stats. Safe twice. */
+/* Leaves the progress line as it stands: what comes now comes below it. */
+void xl_progress_leave(struct xl_progress *p);
+/* The same, and the end of all output, which is waited for a second or two at most. Safe twice. */
 void xl_progress_end(struct xl_progress *p);
 
 /*

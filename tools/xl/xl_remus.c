@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,10 +48,13 @@ static volatile sig_atomic_t protected_domid = -1;
 static void on_signal(int sig)
 {
     static const char again[] = "\nxl remus: it is ending already, please wait\n";
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
     int saved = errno;
 
     (void)sig;
-    if (interrupted++ && write(STDERR_FILENO, again, sizeof(again) - 1) < 0) errno = 0;
+    /* Nobody may read; the heartbeats must go on. */
+    if (interrupted++ && poll(&p, 1, 0) == 1 && p.revents == POLLOUT)
+        (void)!write(STDERR_FILENO, again, sizeof(again) - 1);
     if (protected_domid >= 0) libxl_replication_abort((uint32_t)protected_domid);
     errno = saved;
 }
@@ -329,21 +333,22 @@ static int say_end(struct protection *p, int rc)
 {
     const char *name = p->guest.name, *host = p->o.host ? p->o.host : "/dev/null";
 
-    xl_progress_end(&p->progress);
+    xl_progress_leave(&p->progress);
     /* A copy that has to stay stopped is for the administrator to end. */
     if (p->unwatched && rc != ERROR_LOCK_FAIL) xl_monitor_attend(p->guest.domid, name);
     switch (rc) {
     case 0:
         if (p->acknowledged || p->o.blackhole)
-            fprintf(stderr, "%s runs on here, unprotected; no twin at %s\n", name, host);
+            xl_progress_line(&p->progress, "%s runs on here, unprotected; no twin at %s", name,
+                             host);
         else
-            fprintf(stderr,
-                    "%s runs on here, unprotected; %s has no xentwin and starts its copy too: "
-                    "destroy it there\n",
-                    name, host);
+            xl_progress_line(&p->progress,
+                             "%s runs on here, unprotected; %s has no xentwin and starts its copy "
+                             "too: destroy it there",
+                             name, host);
         return XL_DONE;
     case ERROR_DOMAIN_DESTROYED:
-        fprintf(stderr, "%s ended by itself; no twin at %s\n", name, host);
+        xl_progress_line(&p->progress, "%s ended by itself; no twin at %s", name, host);
         return XL_DONE;
     case ERROR_NOT_READY:
         return xl_fail("remus", "%s is lost; '%s' runs on here, unprotected", host, name);
@@ -396,14 +401,17 @@ int xl_main_remus(int argc, char **argv)
     xl_guest_init(&p.guest);
     xl_remote_init(&p.remote);
     xl_disk_links_init(&p.links);
-    xl_progress_init(&p.progress, stderr, p.o.domain, p.o.host ? p.o.host : "/dev/null",
-                     xl_globals.verbosity);
+    if (!xl_progress_init(&p.progress, STDERR_FILENO, p.o.domain, p.o.host ? p.o.host : "/dev/null",
+                          xl_globals.verbosity))
+        return xl_fail("remus", "cannot start a thread: %s", strerror(errno));
     p.progress.timestamps = xl_globals.timestamps;
+    xl_say_to(on_message, &p);
     rc = protect(&p);
-    xl_progress_end(&p.progress);
     xl_remote_end(&p.remote);
     if (p.null_fd >= 0) close(p.null_fd);
     free(p.config);
     xl_guest_dispose(&p.guest);
+    xl_say_to(NULL, NULL);
+    xl_progress_end(&p.progress);
     return rc;
 }
