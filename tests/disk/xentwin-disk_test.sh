@@ -98,6 +98,13 @@ expect 0 '' stop g xvdb
 truncate -s 2M "$disk"
 expect 1 'a changed size is a new disk' start g xvdb "$disk"
 
+# A path with a blank is compared like others.
+truncate -s 1M "$dir/a b" "$dir/a c"
+expect 0 'nbd.sock' start g xvdf "$dir/a b"
+expect 0 'nbd.sock' start g xvdf "$dir/a b"
+expect 1 'another disk' start g xvdf "$dir/a c"
+expect 0 '' stop g xvdf
+
 # Shared storage belongs to one host at a time; another state folder is another host.
 expect 1 'it is the disk' start g xvdc "$disk" --shared "$disk"
 expect 0 'nbd.sock' start g xvdc "$disk" --shared "$dir/j"

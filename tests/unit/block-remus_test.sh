@@ -27,9 +27,19 @@ rm -f "$DIR/store/${1//\//_}"
 FAKE
 fake xentwin-disk <<'FAKE'
 echo "xentwin-disk $*" >>"$DIR/log"
+# STATUS: of what runs already. STARTED: of what starts; without it nothing does.
 case $1 in
-status) [ -n "${STATUS:-}" ] && echo "$STATUS" ;;
-start) echo "no room here" >&2; exit 1 ;;
+status) if [ -e "$DIR/runs" ]; then cat "$DIR/runs"; else [ -n "${STATUS:-}" ] && echo "$STATUS"; fi ;;
+start)
+    case $STATUS in
+    *"path="*) [[ $STATUS == *"path=${!#}"* ]] || { echo "xentwin-disk: runs with another disk" >&2; exit 1; } ;;
+    '')
+        [ -n "${STARTED:-}" ] || { echo "no room here" >&2; exit 1; }
+        # What libxl sees if it kills the script now.
+        cp "$DIR/store/backend_vbd_5_51712_remus-instance" "$DIR/noted"
+        echo "$STARTED" >"$DIR/runs" ;;
+    esac ;;
+stop) [ -z "${STOP_FAILS:-}" ] && rm -f "$DIR/runs" ;;
 esac
 FAKE
 fake nbd-client <<'FAKE'
@@ -39,7 +49,7 @@ FAKE
 node() { printf '%s/store/%s' "$dir" "${1//\//_}"; }
 # guest TARGET [NAME [STATUS of its instance]]
 guest() {
-    rm -f "$dir"/store/* "$dir/log"
+    rm -f "$dir"/store/* "$dir/log" "$dir/runs" "$dir/noted"
     echo "$1" >"$(node $XENBUS_PATH/params)"
     echo 5 >"$(node $XENBUS_PATH/frontend-id)"
     echo xvda >"$(node $XENBUS_PATH/dev)"
@@ -74,7 +84,7 @@ guest "drbd:r0" web && refused "does not start: no room here"
 grep -qx "xentwin-disk start web xvda drbd:r0" "$dir/log" || say "start: $(cat "$dir/log")"
 guest "drbd:r0" web--incoming "ok role=backup state=protected link=up" && refused "use --twin=cold"
 guest "drbd:r0" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
-guest "drbd:r0" web "ok role=primary link=down node=/dev/none" && refused "does not tell which device r0 is"
+guest "drbd:r0" web "ok role=primary state=alone link=down node=/dev/none" && refused "does not tell which device r0 is"
 guest "remus:b:x|$disk" && refused "'x' is no port"
 guest "remus:b c|$disk" && refused "is no host name"
 guest "remus:b|disk.img" && refused "is not a whole path"
@@ -98,6 +108,46 @@ guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down" && ref
 guest "remus:b|$disk" web "ok role=backup state=idle link=down" && refused "is the backup of another host's"
 ! grep -q start "$dir/log" || say "started a backup"
 
+# An instance that runs already is used only if it is of this disk, and if no other host may have gone on with it.
+guest "remus:b|$disk" web "ok role=primary state=alone link=down path=/dev/old" && refused "runs with another disk; if no guest uses it: 'xentwin-disk stop web xvda'"
+for state in linked syncing synced protected lost broken; do
+    guest "remus:b|$disk" web "ok role=primary state=$state link=down path=$disk" &&
+        refused "its state is '$state': if no guest uses it, 'xentwin-disk stop web xvda', and start the guest where it ran last"
+    ! grep -q stop "$dir/log" || say "$state: ended what it had not started"
+done
+guest "drbd:r0" web "ok role=primary state=alone link=down path=drbd:r0 node=/dev/none" && refused "does not tell which device r0 is"
+! grep -q stop "$dir/log" || say "ended what it had not started"
+
+# What an add started ends with it when it fails, or is noted for remove.
+export STARTED="ok role=primary state=alone link=down path=drbd:r0 node=/dev/none"
+guest "drbd:r0" web && refused "does not tell which device r0 is"
+[ "$(tail -n 1 "$dir/log")" = "xentwin-disk stop web xvda" ] || say "a failed add leaves its instance: $(cat "$dir/log")"
+[ ! -e "$(node $XENBUS_PATH/remus-instance)" ] || say "a failed add leaves its note"
+[ "$(cat "$dir/noted")" = "web xvda" ] || say "nothing is noted before the start"
+export STOP_FAILS=1
+guest "drbd:r0" web && refused "does not tell which device r0 is"
+[ "$(cat "$(node $XENBUS_PATH/remus-instance)")" = "web xvda" ] || say "remove does not know of the instance that did not end"
+unset STOP_FAILS
+# One that came meanwhile is another's.
+STARTED="ok role=backup state=synced link=up path=drbd:r0"
+guest "drbd:r0" web && refused "is the backup of another host's"
+! grep -q stop "$dir/log" || say "ended a backup that came meanwhile"
+device=$dir/device
+if mknod "$device" b 7 0 2>/dev/null && [ -b "$device" ]; then
+    STARTED="ok role=primary state=alone link=down path=drbd:r0 node=$device"
+    guest "drbd:r0" web
+    PATH=$dir/bin:$PATH "$script" add || say "add fails"
+    [ "$(cat "$(node $XENBUS_PATH/remus-instance)")/$(cat "$(node $XENBUS_PATH/hotplug-status)")" = "web xvda/connected" ] || say "add writes too little"
+    ! grep -q stop "$dir/log" || say "an add that is well ended its instance"
+    # A twin's, promoted, and one that is fed.
+    for STATUS in "ok role=primary state=alone link=down" "ok role=primary state=lost link=down"; do
+        guest "drbd:r0" web--incoming "$STATUS node=$device"
+        PATH=$dir/bin:$PATH "$script" add || say "add fails for a twin"
+        ! grep -q start "$dir/log" || say "started a twin's"
+    done
+fi
+unset STARTED
+
 guest "remus:b|$disk" web
 echo "web xvda" >"$(node $XENBUS_PATH/remus-instance)"
 echo "/dev/nbd3" >"$(node $XENBUS_PATH/node)"
@@ -108,6 +158,8 @@ export STATUS="ok role=backup state=protected link=up"
 PATH=$dir/bin:$PATH "$script" remove
 ! grep -q stop "$dir/log" || say "remove of a twin: stopped an instance that a primary feeds"
 STATUS=
+said=$(STOP_FAILS=1 PATH=$dir/bin:$PATH "$script" remove 2>&1) || say "remove fails when stop does"
+[[ $said == "block-remus: disk xvda of web:"* ]] || say "remove does not say that stop failed: $said"
 echo "../x" >"$(node $XENBUS_PATH/node)"
 : >"$dir/log"
 PATH=$dir/bin:$PATH "$script" remove

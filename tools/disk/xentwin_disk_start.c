@@ -15,6 +15,7 @@
 #define ARGS_MAX 32
 #define STATUS_LIMIT_MS 10000
 #define DRBD_PREFIX "drbd:"
+#define STATUS_PATH_MAX 512
 
 struct args {
     char *v[ARGS_MAX];
@@ -137,11 +138,21 @@ static int start_program(const struct instance *in)
     return pid > 0 && !status ? 0 : 1;
 }
 
+/* As a status has it, cut there too. */
+static void escape(char out[STATUS_PATH_MAX], const char *path)
+{
+    size_t n = 0;
+
+    for (const char *c = path; *c && n + 4 < STATUS_PATH_MAX; c++)
+        n += (size_t)snprintf(out + n, 4, *c == ' ' ? "%%20" : "%c", *c);
+    out[n] = 0;
+}
+
 /* The one that runs must be of the same disk; else `why` is one line. */
 static int check_running(const struct instance *in, const char *real, int fd,
                          char why[DISK_REPLY_MAX])
 {
-    char reply[DISK_REPLY_MAX], path[PATH_MAX] = "";
+    char reply[DISK_REPLY_MAX], path[STATUS_PATH_MAX] = "", want[STATUS_PATH_MAX];
 
     if (client_request(fd, "status", NULL, 0, reply, STATUS_LIMIT_MS)) {
         snprintf(why, DISK_REPLY_MAX, "the instance %s-%s does not answer: %.1000s", in->domain,
@@ -149,18 +160,18 @@ static int check_running(const struct instance *in, const char *real, int fd,
         return 1;
     }
     (void)status_value(reply, "path", path, sizeof(path));
-    /* A path with a blank is not compared. */
-    if (strcmp(path, real) && !strchr(real, ' ')) {
+    escape(want, real);
+    if (strcmp(path, want)) {
         snprintf(why, DISK_REPLY_MAX, "the instance %s-%s runs with another disk, %.1000s",
                  in->domain, in->vdev, path);
         return 1;
     }
-    const char *shared = in->shared ? in->shared : "-";
+    escape(want, in->shared ? in->shared : "-");
     (void)status_value(reply, "shared", path, sizeof(path));
-    if (strcmp(path, shared) && !strchr(shared, ' ')) {
+    if (strcmp(path, want)) {
         snprintf(why, DISK_REPLY_MAX,
                  "the instance %s-%s runs with the shared journal %.500s, not %.500s", in->domain,
-                 in->vdev, path, shared);
+                 in->vdev, path, want);
         return 1;
     }
     return 0;
