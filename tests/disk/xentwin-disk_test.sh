@@ -84,6 +84,33 @@ expect 1 'leave: it is a primary' request g xvde leave
 expect 0 '' stop g xvde
 expect 0 '' reset g xvde
 
+# Paths are compared as they are, with blanks and '%'.
+odd="$dir/a b.img" like="$dir/a%20b.img"
+cp "$disk" "$odd"
+cp "$disk" "$like"
+expect 0 'nbd.sock' start g xvde "$disk" --role backup
+expect 1 'another disk' start g xvde "$odd" --role backup
+expect 0 'closed the link' attach g xvde --path "$odd"
+expect 1 'no instance' status g xvde
+expect 0 '' reset g xvde
+expect 0 'nbd.sock' start g xvde "$odd"
+expect 0 'nbd.sock' start g xvde "$odd"
+expect 0 "path=$dir/a%20b.img" status g xvde
+expect 1 'another disk' start g xvde "$like"
+expect 0 '' stop g xvde
+expect 0 '' reset g xvde
+expect 0 'nbd.sock' start g xvde "$like" --shared "$dir/j 1"
+expect 0 "path=$dir/a%2520b.img" status g xvde
+expect 0 'nbd.sock' start g xvde "$like" --shared "$dir/j 1"
+expect 1 'runs with the shared journal' start g xvde "$like" --shared "$dir/j%201"
+expect 1 'runs with the shared journal' start g xvde "$like" --shared "$dir/j 2"
+expect 1 'another disk' start g xvde "$odd" --shared "$dir/j 1"
+expect 0 '' stop g xvde
+expect 0 '' reset g xvde
+long=$dir/$(printf '%0.s ' {1..200})
+: >"$long"
+expect 1 'File name too long' start g xvde "$long"
+
 # A disk that was a backup's is not served.
 expect 0 'nbd.sock' start g xvdb "$disk" --role backup
 expect 0 'role=backup' status g xvdb

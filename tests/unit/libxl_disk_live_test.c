@@ -24,6 +24,9 @@
 
 #define SIZE (1 << 20)
 #define WAIT_S 20
+/* The disks of the two hosts, for a shell and a format. */
+#define A "'a%%20 .img'"
+#define B "'b%%20 .img'"
 
 struct fixture {
     libxl__loop *loop;
@@ -63,7 +66,7 @@ static int shell(struct fixture *f, const char *fmt, ...)
     return system(command);
 }
 
-/* Through xl's own links; "ssh" is a script that runs the command as host b, whose disk is b.img. */
+/* Through xl's own links; "ssh" is a script that runs the command as host b, whose disk is B. */
 static void make_ssh(struct fixture *f)
 {
     char path[100];
@@ -75,7 +78,7 @@ static void make_ssh(struct fixture *f)
     fprintf(script,
             "#!/bin/sh\n[ \"$1\" = hostB ] || exit 255\nPATH=%.*s:$PATH\n"
             "export XENTWIN_RUNDIR=%s/b/run XENTWIN_STATEDIR=%s/b/state\n"
-            "exec sh -c \"exec $(echo \"$2\" | sed s/a.img/b.img/)\"\n",
+            "exec sh -c \"exec $(echo \"$2\" | sed s,/a%%20,/b%%20,)\"\n",
             (int)(strrchr(tool, '/') - tool), tool, f->dir, f->dir);
     fclose(script);
     assert_int_equal(chmod(path, 0700), 0);
@@ -167,12 +170,12 @@ static int setup(void **state)
     assert_non_null(mkdtemp(f->dir));
     assert_int_equal(libxl__loop_new(&f->loop, NULL, NULL), 0);
     assert_int_equal(shell(f,
-                           "head -c %d /dev/urandom >a.img; head -c %d /dev/urandom >b.img; "
+                           "head -c %d /dev/urandom >" A "; head -c %d /dev/urandom >" B "; "
                            "head -c %d /dev/urandom >one.img; head -c %d /dev/urandom >two.img",
                            SIZE, SIZE, SIZE, SIZE),
                      0);
     host(f, "a");
-    assert_int_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null", tool, f->dir), 0);
+    assert_int_equal(shell(f, "%s start guest xvda %s/" A " >/dev/null", tool, f->dir), 0);
     make_ssh(f);
     init_both(f);
     *state = f;
@@ -254,11 +257,11 @@ static void t_disks_live_failover_has_the_committed_checkpoint(void **state)
     assert_int_equal(libxl__twin_disk_promote(&f->td, 2), 0);
     RUN_UNTIL(f, f->promotes == 1);
     assert_int_equal(f->twin_rc, 0);
-    assert_int_equal(shell(f, "cmp b.img one.img"), 0);
-    assert_int_equal(shell(f, "cmp a.img two.img"), 0);
+    assert_int_equal(shell(f, "cmp " B " one.img"), 0);
+    assert_int_equal(shell(f, "cmp " A " two.img"), 0);
     /* The old side was killed while it was protected: it must not serve by itself. */
     host(f, "a");
-    assert_int_not_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null 2>&1", tool, f->dir), 0);
+    assert_int_not_equal(shell(f, "%s start guest xvda %s/" A " >/dev/null 2>&1", tool, f->dir), 0);
 }
 
 /* xl remus was killed, and the guard lets the guest go on. */
@@ -276,7 +279,7 @@ static void t_disks_live_unprotected_by_the_guard_starts_again(void **state)
     assert_int_equal(libxl__disk_unprotect(&gc, "nobody"), 0);
     libxl__gc_dispose(&gc);
     assert_int_equal(shell(f, "%s stop guest xvda", tool), 0);
-    assert_int_equal(shell(f, "%s start guest xvda %s/a.img >/dev/null", tool, f->dir), 0);
+    assert_int_equal(shell(f, "%s start guest xvda %s/" A " >/dev/null", tool, f->dir), 0);
 }
 
 static void t_disks_live_sealed_but_uncommitted_can_be_promoted(void **state)
@@ -293,7 +296,7 @@ static void t_disks_live_sealed_but_uncommitted_can_be_promoted(void **state)
     assert_int_equal(libxl__twin_disk_promote(&f->td, 2), 0);
     RUN_UNTIL(f, f->promotes == 1);
     assert_int_equal(f->twin_rc, 0);
-    assert_int_equal(shell(f, "cmp b.img one.img"), 0);
+    assert_int_equal(shell(f, "cmp " B " one.img"), 0);
 }
 
 static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
@@ -322,7 +325,7 @@ static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
     assert_int_equal(libxl__twin_disk_promote(&f->td, 1), 0);
     RUN_UNTIL(f, f->promotes == 1);
     assert_int_equal(f->twin_rc, 0);
-    assert_int_equal(shell(f, "cmp b.img one.img"), 0);
+    assert_int_equal(shell(f, "cmp " B " one.img"), 0);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "disk_names.h"
 #include "disk_roles.h"
 #include "disk_shared.h"
 #include "disk_util.h"
@@ -475,21 +476,12 @@ static const char *phase_name(const struct disk *d)
     return names[d->phase];
 }
 
-static void escape(char *out, size_t size, const char *path)
-{
-    size_t n = 0;
-
-    for (const char *c = path; *c && n + 4 < size; c++)
-        n += (size_t)snprintf(out + n, 4, *c == ' ' ? "%%20" : "%c", *c);
-    out[n] = 0;
-}
-
 void disk_status(struct disk *d, char text[DISK_TEXT_MAX])
 {
-    char uuid[33], path[512], shared[512];
+    char uuid[33], path[DISK_PATH_MAX], shared[DISK_PATH_MAX];
 
-    escape(path, sizeof(path), d->o.path);
-    escape(shared, sizeof(shared), d->o.shared ? d->o.shared : "-");
+    (void)disk_escape_path(d->o.path, path, sizeof(path));
+    (void)disk_escape_path(d->o.shared ? d->o.shared : "-", shared, sizeof(shared));
     pthread_mutex_lock(&d->lock);
     disk_id_text(uuid, d->state.uuid);
     snprintf(text, DISK_TEXT_MAX,

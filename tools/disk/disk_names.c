@@ -39,6 +39,20 @@ int disk_state_dir(char *out, size_t size, const char *domain, const char *vdev)
     return n > 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
 }
 
+bool disk_escape_path(const char *path, char *out, size_t size)
+{
+    size_t n = 0;
+
+    for (; *path && n + 4 <= size; path++)
+        n += (size_t)snprintf(out + n, 4,
+                              *path == ' '   ? "%%20"
+                              : *path == '%' ? "%%25"
+                                             : "%c",
+                              *path);
+    out[n] = 0;
+    return !*path;
+}
+
 int disk_make_dirs(const char *path)
 {
     char part[PATH_MAX];

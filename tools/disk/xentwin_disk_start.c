@@ -15,7 +15,6 @@
 #define ARGS_MAX 32
 #define STATUS_LIMIT_MS 10000
 #define DRBD_PREFIX "drbd:"
-#define STATUS_PATH_MAX 512
 
 struct args {
     char *v[ARGS_MAX];
@@ -138,40 +137,38 @@ static int start_program(const struct instance *in)
     return pid > 0 && !status ? 0 : 1;
 }
 
-/* As a status has it, cut there too. */
-static void escape(char out[STATUS_PATH_MAX], const char *path)
+/* Whether a status names this path, as the instance got it. */
+static bool same_path(const char *reply, const char *key, const char *path,
+                      char told[DISK_PATH_MAX])
 {
-    size_t n = 0;
+    char escaped[DISK_PATH_MAX];
 
-    for (const char *c = path; *c && n + 4 < STATUS_PATH_MAX; c++)
-        n += (size_t)snprintf(out + n, 4, *c == ' ' ? "%%20" : "%c", *c);
-    out[n] = 0;
+    told[0] = 0;
+    return disk_escape_path(path, escaped, sizeof(escaped)) &&
+           status_value(reply, key, told, DISK_PATH_MAX) && !strcmp(told, escaped);
 }
 
 /* The one that runs must be of the same disk; else `why` is one line. */
 static int check_running(const struct instance *in, const char *real, int fd,
                          char why[DISK_REPLY_MAX])
 {
-    char reply[DISK_REPLY_MAX], path[STATUS_PATH_MAX] = "", want[STATUS_PATH_MAX];
+    char reply[DISK_REPLY_MAX], path[DISK_PATH_MAX];
 
     if (client_request(fd, "status", NULL, 0, reply, STATUS_LIMIT_MS)) {
         snprintf(why, DISK_REPLY_MAX, "the instance %s-%s does not answer: %.1000s", in->domain,
                  in->vdev, reply);
         return 1;
     }
-    (void)status_value(reply, "path", path, sizeof(path));
-    escape(want, real);
-    if (strcmp(path, want)) {
+    if (!same_path(reply, "path", real, path)) {
         snprintf(why, DISK_REPLY_MAX, "the instance %s-%s runs with another disk, %.1000s",
                  in->domain, in->vdev, path);
         return 1;
     }
-    escape(want, in->shared ? in->shared : "-");
-    (void)status_value(reply, "shared", path, sizeof(path));
-    if (strcmp(path, want)) {
+    const char *shared = in->shared ? in->shared : "-";
+    if (!same_path(reply, "shared", shared, path)) {
         snprintf(why, DISK_REPLY_MAX,
                  "the instance %s-%s runs with the shared journal %.500s, not %.500s", in->domain,
-                 in->vdev, path, want);
+                 in->vdev, path, shared);
         return 1;
     }
     return 0;
@@ -193,6 +190,20 @@ static int use_running(const struct instance *in, const char *real, int fd, bool
     return r;
 }
 
+/* A status that holds only a path's beginning could be another disk's. */
+static bool paths_fit(const struct instance *in, const char *real)
+{
+    const char *const paths[] = {real, in->shared};
+    char escaped[DISK_PATH_MAX];
+
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
+        if (paths[i] && !disk_escape_path(paths[i], escaped, sizeof(escaped))) {
+            complain("cannot use %s: %s", paths[i], strerror(ENAMETOOLONG));
+            return false;
+        }
+    return true;
+}
+
 int instance_start(struct instance *in, bool *running)
 {
     char real[PATH_MAX];
@@ -204,6 +215,7 @@ int instance_start(struct instance *in, bool *running)
         complain("cannot use %s as a disk: %s", in->path, strerror(errno));
         return 1;
     }
+    if (!paths_fit(in, real)) return 1;
     fd = client_connect(in);
     *running = fd >= 0;
     if (fd >= 0) {

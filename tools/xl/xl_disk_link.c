@@ -35,18 +35,19 @@ void xl_disk_links_init(struct xl_disk_links *l)
         l->pid[i] = l->err_fd[i] = -1;
 }
 
-/* A blank in a path is written %20. */
+/* A blank in a path is written %20, a '%' is %25. */
 static void unescape(char *text)
 {
-    char *at;
+    for (char *at = text; (at = strchr(at, '%')); at++) {
+        bool blank = !strncmp(at, "%20", 3);
 
-    while ((at = strstr(text, "%20"))) {
-        *at = ' ';
+        if (!blank && strncmp(at, "%25", 3)) continue;
+        *at = blank ? ' ' : '%';
         memmove(at + 1, at + 3, strlen(at + 3) + 1);
     }
 }
 
-/* What the instance of this host says of its disk, with blanks where they are. */
+/* What the instance of this host says of its disk, as it was before it was escaped. */
 static bool instance_value(const char *status, const char *key, char *out, size_t size)
 {
     if (!xl_disk_status_value(status, key, out, size)) return false;
