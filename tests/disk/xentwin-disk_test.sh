@@ -57,6 +57,7 @@ cp "$disk" "$dir/other"
 expect 1 'another disk' start g xvda "$dir/other"
 expect 0 'role=primary' status g xvda
 expect 0 'state=alone' status
+expect 0 'g-xvda role=primary' status
 expect 0 'size=1048576' request g xvda status
 expect 1 'no such request' request g xvda dance
 expect 1 'error barrier' request g xvda barrier
@@ -83,6 +84,29 @@ expect 0 'nbd.sock' start g xvde "$disk" --force-primary
 expect 1 'leave: it is a primary' request g xvde leave
 expect 0 '' stop g xvde
 expect 0 '' reset g xvde
+
+# Nobody there is another thing than not being able to look.
+mkdir -p "$dir/odd"
+ln -s disk-g-xvdf "$dir/odd/disk-g-xvdf"
+: >"$dir/odd/file"
+for words in 'stop g xvdf' 'status g xvdf' 'status' "start g xvdf $disk" 'reset g xvdf' 'request g xvdf status'; do
+    # shellcheck disable=SC2086 # words
+    XENTWIN_RUNDIR=$dir/odd expect 1 'cannot ask for the instance g-xvdf: Too many levels' $words
+done
+XENTWIN_RUNDIR=$dir/odd/file expect 1 "cannot read $dir/odd/file: Not a directory" status
+XENTWIN_RUNDIR=$dir/none expect 0 '' status
+if [ "$(id -u)" = 0 ]; then
+    # Somebody else, in folders that he may pass.
+    chmod 711 "$dir"
+    install -m 755 "$DISK_TOOL" "$dir/tool"
+    expect 0 'nbd.sock' start g xvdf "$disk"
+    for words in 'stop g xvdf' 'status g xvdf' status; do
+        # shellcheck disable=SC2086 # words
+        out=$(setpriv --reuid 65534 --clear-groups "$dir/tool" $words 2>&1) && { echo "xentwin-disk $words as nobody: exit 0" >&2; failed=1; }
+        [[ $out == *': Permission denied' ]] || { echo "xentwin-disk $words as nobody: $out" >&2; failed=1; }
+    done
+    expect 0 '' stop g xvdf
+fi
 
 # Paths are compared as they are, with blanks and '%'.
 odd="$dir/a b.img" like="$dir/a%20b.img"

@@ -158,9 +158,10 @@ static int cmd_start(struct instance *in, int argc, char **argv)
     return r;
 }
 
-static int not_running(const struct instance *in)
+/* fd is what client_connect said. */
+static int not_running(const struct instance *in, int fd)
 {
-    complain("no instance %s-%s runs here", in->domain, in->vdev);
+    if (fd == -1) complain("no instance %s runs here", instance_name(in));
     return 1;
 }
 
@@ -171,7 +172,7 @@ static int cmd_stop(struct instance *in, int argc, char **argv)
 
     (void)argc;
     (void)argv;
-    if (fd < 0) return 0;
+    if (fd < 0) return fd == -1 ? 0 : 1;
     int r = client_end(in, fd, "stop", reply);
     if (r) complain("stop: the instance %s-%s: %s", in->domain, in->vdev, reply);
     return r;
@@ -188,53 +189,56 @@ static int cmd_request(struct instance *in, int argc, char **argv)
         if (n >= sizeof(text)) return usage("the request is too long");
     }
     fd = client_connect(in);
-    if (fd < 0) return not_running(in);
+    if (fd < 0) return not_running(in, fd);
     r = client_request(fd, text, NULL, 0, reply, REQUEST_LIMIT_MS);
     close(fd);
     fprintf(r ? stderr : stdout, "%s%s\n", r ? "xentwin-disk: " : "", reply);
     return r ? 1 : 0;
 }
 
-static int print_status(struct instance *in)
+/* Takes fd. */
+static int print_status(const struct instance *in, int fd)
 {
     char reply[DISK_REPLY_MAX];
-    int fd = client_connect(in), r;
+    int r;
 
-    if (fd < 0) return not_running(in);
+    if (fd < 0) return not_running(in, fd);
     r = client_request(fd, "status", NULL, 0, reply, STOP_LIMIT_MS);
     close(fd);
     if (r) {
-        complain("%s", reply);
+        complain("the instance %s: %s", instance_name(in), reply);
         return 1;
     }
-    printf("%s-%s", in->domain, in->vdev);
+    fputs(instance_name(in), stdout);
     for (char *p = reply + 3, *word; (word = strsep(&p, " "));)
         printf(" %s", word);
     putchar('\n');
     return 0;
 }
 
-/* All: folders disk-DOMAIN-VDEV; where the domain ends is not needed to ask them. */
+/* All: folders disk-DOMAIN-VDEV; where the domain ends is not needed to ask them. One that ends
+ * leaves its folder behind. */
 static int status_all(void)
 {
     char base[PATH_MAX];
-    struct instance in = {.domain = "", .vdev = ""};
+    struct instance in = {.domain = NULL};
     struct dirent *e;
     int r = 0;
 
     if (disk_run_dir(base, sizeof(base), "x", "y")) return 1;
     *strrchr(base, '/') = 0;
     DIR *dir = opendir(base);
-    if (!dir) return errno == ENOENT ? 0 : 1;
+    if (!dir && errno == ENOENT) return 0;
+    if (!dir) {
+        complain("cannot read %s: %s", base, strerror(errno));
+        return 1;
+    }
     while ((e = readdir(dir))) {
         if (strncmp(e->d_name, "disk-", 5)) continue;
-        in.domain = e->d_name + 5;
         int n = snprintf(in.run_dir, sizeof(in.run_dir), "%s/%s", base, e->d_name);
         if (n < 0 || (size_t)n >= sizeof(in.run_dir)) continue;
         int fd = client_connect(&in);
-        if (fd < 0) continue;
-        close(fd);
-        r |= print_status(&in);
+        if (fd != -1) r |= print_status(&in, fd);
     }
     closedir(dir);
     return r;
@@ -244,7 +248,7 @@ static int cmd_status(struct instance *in, int argc, char **argv)
 {
     (void)argc;
     (void)argv;
-    return print_status(in);
+    return print_status(in, client_connect(in));
 }
 
 static int cmd_attach(struct instance *in, int argc, char **argv)
@@ -263,6 +267,7 @@ static int cmd_reset(struct instance *in, int argc, char **argv)
 
     (void)argc;
     (void)argv;
+    if (fd < -1) return 1;
     if (fd >= 0) {
         close(fd);
         complain("the instance %s-%s runs: stop it first", in->domain, in->vdev);

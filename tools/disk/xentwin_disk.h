@@ -29,7 +29,9 @@ void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- xentwin_disk_client.c ---- */
 
-/* Connects to the control socket. -1: nobody is there (errno). */
+/* DOMAIN-VDEV. */
+const char *instance_name(const struct instance *in);
+/* Connects to the control socket. -1: nobody is there. -2: that cannot be told, after one line. */
 int client_connect(const struct instance *in);
 /* Sends a request with up to two fds and waits for its reply, which stands in `reply`. 0 if it is
  * "ok ...". Events in between are skipped. */

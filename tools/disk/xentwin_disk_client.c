@@ -12,6 +12,18 @@
 
 #include "xentwin_disk.h"
 
+const char *instance_name(const struct instance *in)
+{
+    return strrchr(in->run_dir, '/') + strlen("/disk-");
+}
+
+static int no_connection(const struct instance *in)
+{
+    if (errno == ENOENT || errno == ECONNREFUSED) return -1;
+    complain("cannot ask for the instance %s: %s", instance_name(in), strerror(errno));
+    return -2;
+}
+
 int client_connect(const struct instance *in)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -19,15 +31,14 @@ int client_connect(const struct instance *in)
 
     if (n < 0 || (size_t)n >= sizeof(address.sun_path)) {
         errno = ENAMETOOLONG;
-        return -1;
+        return no_connection(in);
     }
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -1;
+    if (fd < 0) return no_connection(in);
     if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
-        int saved = errno;
+        int r = no_connection(in);
         close(fd);
-        errno = saved;
-        return -1;
+        return r;
     }
     return fd;
 }

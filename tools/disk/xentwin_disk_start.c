@@ -218,6 +218,7 @@ int instance_start(struct instance *in, bool *running)
     if (!paths_fit(in, real)) return 1;
     fd = client_connect(in);
     *running = fd >= 0;
+    if (fd < -1) return 1;
     if (fd >= 0) {
         r = use_running(in, real, fd, running);
         if (r || *running) return r;
