@@ -4,7 +4,7 @@
 set -u
 
 dir=$(mktemp -d)
-export XENTWIN_RUNDIR=$dir/run XENTWIN_STATEDIR=$dir/state XENTWIN_DISK_PLUGIN=$DISK_PLUGIN
+export XENTWIN_RUNDIR=$dir/run XENTWIN_STATEDIR=$dir/state XENTWIN_DISK_PLUGIN=$DISK_PLUGIN XENTWIN_DEFAULTS=$dir/default
 failed=0
 trap '"$DISK_TOOL" stop g xvda; rm -rf "$dir" "$dir.out"' EXIT
 
@@ -134,6 +134,57 @@ expect 0 '' reset g xvde
 long=$dir/$(printf '%0.s ' {1..200})
 : >"$long"
 expect 1 'File name too long' start g xvde "$long"
+
+# What a link starts has this host's DISK_OPTIONS, but for those that a backup has no use for.
+mkfifo "$dir/link"
+# started_with DISK_OPTIONS 'parameter...' 'no parameter...' ARGUMENTS...: of the instance that attach starts
+started_with() {
+    local options=$1 with=$2 without=$3 word has pid=$dir/run/disk-g-xvdg/pid attach
+    shift 3
+    printf '%s\n' "$options" >"$dir/default"
+    "$DISK_TOOL" attach g xvdg --path "$disk" "$@" <"$dir/link" >/dev/null 2>&1 &
+    attach=$!
+    exec 8>"$dir/link"
+    for _ in {1..100}; do
+        has=" $({ tr '\0' ' ' <"/proc/$(cat "$pid")/cmdline"; } 2>/dev/null) "
+        [[ $has == *role=* ]] && break
+        sleep 0.05
+    done
+    for word in $with; do
+        [[ $has == *" $word "* ]] || { echo "DISK_OPTIONS='$options' attach $*: no $word in $has" >&2; failed=1; }
+    done
+    for word in $without; do
+        [[ $has != *" $word"* ]] || { echo "DISK_OPTIONS='$options' attach $*: $word in $has" >&2; failed=1; }
+    done
+    exec 8>&-
+    wait "$attach"
+    expect 0 '' stop g xvdg
+}
+started_with '' 'role=backup --threads=16' 'journal='
+started_with 'DISK_OPTIONS="--journal 5M --threads 3 --queue 6M --limit-ms 4000 --on-slow hold"' \
+    'role=backup journal=5M --threads=3 queue=6M limit-ms=4000 hold=true' 'role=primary'
+started_with 'x=7; DISK_OPTIONS="--journal ${x}M"; echo this is not for the link; false' journal=7M ''
+started_with 'DISK_OPTIONS="--journal 5M"' journal=8M journal=5M --journal 8M
+started_with "DISK_OPTIONS='--role primary --force-primary --path /x --size 5 --shared /j --state $dir/st'" \
+    "role=backup path=$disk state=$dir/st" 'role=primary force-primary shared path=/x'
+rm -r "$dir/st"
+refused() { # TEXT CONTENT: a file that is no good, in one line
+    printf '%s\n' "$2" >"$dir/default"
+    expect 1 "$1" attach g xvdg --path "$disk"
+    # The link has the same line, in a frame.
+    [ "$("$DISK_TOOL" attach g xvdg --path "$disk" 2>&1 >/dev/null </dev/null | wc -l)" = 1 ] ||
+        { echo "attach with '$2': not one line" >&2; failed=1; }
+}
+refused "DISK_OPTIONS in $dir/default: \"--jurnal\" is no option" 'DISK_OPTIONS="--jurnal 5M"'
+refused "DISK_OPTIONS in $dir/default: \"5M\" is no option" 'DISK_OPTIONS=5M'
+refused "DISK_OPTIONS in $dir/default: --on-slow is drop or hold, not \"wait\"" 'DISK_OPTIONS="--on-slow wait"'
+refused "$dir/default: line 1: 5M: command not found" 'DISK_OPTIONS=--journal 5M'
+refused "$dir/default: line 1: unexpected EOF" 'DISK_OPTIONS="--journal 5M'
+refused "$dir/default: a shell cannot read it to its end" 'exit 0'
+refused 'more than 63 words' "DISK_OPTIONS='$(printf 'x%.0s ' {1..64})'"
+echo 'DISK_OPTIONS="--journal 1k"' >"$dir/default"
+expect 1 'cannot be started: journal=1k must be at least' attach g xvdg --path "$disk"
+rm "$dir/default"
 
 # A disk that was a backup's is not served.
 expect 0 'nbd.sock' start g xvdb "$disk" --role backup

@@ -35,15 +35,21 @@ static const char help[] =
     "  --journal SIZE              the backup's journal (512M)\n"
     "  --threads N                 requests at a time (16)\n";
 
+static char last[DISK_REPLY_MAX];
+
 void complain(const char *format, ...)
 {
     va_list al;
 
-    fputs("xentwin-disk: ", stderr);
     va_start(al, format);
-    vfprintf(stderr, format, al);
+    vsnprintf(last, sizeof(last), format, al);
     va_end(al);
-    fputc('\n', stderr);
+    fprintf(stderr, "xentwin-disk: %s\n", last);
+}
+
+const char *complained(void)
+{
+    return last;
 }
 
 static int usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -61,14 +67,26 @@ static int usage(const char *format, ...)
 
 /* ---- options ---- */
 
-static int take_option(struct instance *in, int o, char *arg)
+static bool wrong(char why[OPTION_WHY_MAX], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static bool wrong(char why[OPTION_WHY_MAX], const char *format, ...)
+{
+    va_list al;
+
+    va_start(al, format);
+    vsnprintf(why, OPTION_WHY_MAX, format, al);
+    va_end(al);
+    return false;
+}
+
+static bool take_option(struct instance *in, int o, char *arg, char why[OPTION_WHY_MAX])
 {
     char *end;
 
     switch (o) {
     case 'r':
         if (strcmp(arg, "primary") && strcmp(arg, "backup"))
-            return usage("--role is primary or backup, not \"%s\"", arg);
+            return wrong(why, "--role is primary or backup, not \"%s\"", arg);
         in->backup = !strcmp(arg, "backup");
         break;
     case 's':
@@ -88,14 +106,14 @@ static int take_option(struct instance *in, int o, char *arg)
         break;
     case 'o':
         if (strcmp(arg, "drop") && strcmp(arg, "hold"))
-            return usage("--on-slow is drop or hold, not \"%s\"", arg);
+            return wrong(why, "--on-slow is drop or hold, not \"%s\"", arg);
         in->on_slow = arg;
         break;
     case 'f':
         in->force_primary = true;
         break;
     case 'h':
-        if (*arg != '/') return usage("--shared is a whole path, not \"%s\"", arg);
+        if (*arg != '/') return wrong(why, "--shared is a whole path, not \"%s\"", arg);
         in->shared = arg;
         break;
     case 'p':
@@ -105,15 +123,15 @@ static int take_option(struct instance *in, int o, char *arg)
         errno = 0;
         in->size = strtoull(arg, &end, 10);
         if (errno || *arg < '0' || *arg > '9' || *end || !in->size)
-            return usage("--size is a number of octets, not \"%s\"", arg);
+            return wrong(why, "--size is a number of octets, not \"%s\"", arg);
         break;
     default:
-        return EXIT_USAGE;
+        return false;
     }
-    return 0;
+    return true;
 }
 
-static int parse_options(struct instance *in, int argc, char **argv)
+bool parse_options(struct instance *in, int argc, char **argv, char why[OPTION_WHY_MAX])
 {
     static const struct option opts[] = {
         {"role", 1, NULL, 'r'},    {"state", 1, NULL, 's'},         {"queue", 1, NULL, 'q'},
@@ -124,11 +142,11 @@ static int parse_options(struct instance *in, int argc, char **argv)
 
     opterr = 0;
     while ((o = getopt_long(argc, argv, "", opts, NULL)) != -1) {
-        if (o == '?') return usage("\"%s\" is no option, or lacks its value", argv[optind - 1]);
-        int r = take_option(in, o, optarg);
-        if (r) return r;
+        if (o == '?')
+            return wrong(why, "\"%s\" is no option, or lacks its value", argv[optind - 1]);
+        if (!take_option(in, o, optarg, why)) return false;
     }
-    return 0;
+    return true;
 }
 
 static int take_names(struct instance *in, const char *domain, const char *vdev)
@@ -294,6 +312,7 @@ static const struct {
 int main(int argc, char **argv)
 {
     struct instance in = {.domain = NULL};
+    char why[OPTION_WHY_MAX];
     int r;
 
     for (int i = 1; i < argc; i++)
@@ -301,8 +320,7 @@ int main(int argc, char **argv)
             fputs(help, stdout);
             return 0;
         }
-    r = parse_options(&in, argc, argv);
-    if (r) return r;
+    if (!parse_options(&in, argc, argv, why)) return usage("%s", why);
     argc -= optind;
     argv += optind;
     if (argc < 1) return usage("no command given");

@@ -12,6 +12,7 @@
 
 #define EXIT_USAGE 2
 #define STOP_LIMIT_MS 30000
+#define OPTION_WHY_MAX 512
 
 struct instance {
     const char *domain, *vdev, *path;
@@ -25,7 +26,20 @@ struct instance {
     char run_dir[PATH_MAX], state_dir[PATH_MAX];
 };
 
+/* One line on stderr; the last one again, for the other end of a link. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *complained(void);
+
+/* ---- xentwin_disk.c ---- */
+
+/* Takes the options, which are moved before the other words; optind is the first of those. False: `why`. */
+bool parse_options(struct instance *in, int argc, char **argv, char why[OPTION_WHY_MAX]);
+
+/* ---- xentwin_disk_defaults.c ---- */
+
+/* What this host's DISK_OPTIONS say for the instance of a backup, unless it was said already; of them only
+ * what a backup has and the link does not tell. Returns an exit code: then `why` is one line. */
+int defaults_take(struct instance *in, char why[DISK_REPLY_MAX]);
 
 /* ---- xentwin_disk_client.c ---- */
 

@@ -72,7 +72,8 @@ static int reach(struct instance *in, bool *running)
     /* Between start and connection it may be ended by an attach that was before us. */
     for (int i = 0; i < TRIES && fd < 0; i++) {
         if (instance_start(in, running)) {
-            refuse("the backup's instance of %s-%s cannot be started", in->domain, in->vdev);
+            refuse("the backup's instance of %s-%s cannot be started: %s", in->domain, in->vdev,
+                   complained());
             return -1;
         }
         fd = client_connect(in);
@@ -89,6 +90,7 @@ int instance_attach(struct instance *in)
     int r, fd;
 
     signal(SIGPIPE, SIG_IGN); /* ssh may be gone before we are done */
+    if (defaults_take(in, reply)) return refuse("%s", reply);
     in->backup = in->replaces = true;
     fd = reach(in, &running);
     if (fd < 0) return 1;
