@@ -104,6 +104,13 @@ one_line t_witness_bad_usage_is_one_line
 "$aw" --witness w --dir 'a b' guest a b 1 primary s >"$tmp/out" 2>"$tmp/err"; want 2 t_witness_dir_with_space_bad_usage
 "$aw" --witness w --timeout 0 guest a b 1 primary s >"$tmp/out" 2>"$tmp/err"; want 2 t_witness_timeout_zero_bad_usage
 "$aw" --witness w guest a b 1 primary >"$tmp/out" 2>"$tmp/err"; want 2 t_witness_missing_word_bad_usage
+before=$(cat "$FAKE_HOME.log" && find "$tmp/home")
+"$aw" --witness w --dir a/b --ssh "$tmp/ssh -p 2" --check >"$tmp/out" 2>"$tmp/err"; want 0 t_witness_check_is_content
+"$aw" --witness w -- --check >"$tmp/out" 2>"$tmp/err"; want 0 t_witness_check_stands_where_the_words_do
+"$aw" --witness w --timeout 0 --check >"$tmp/out" 2>"$tmp/err"; want 2 t_witness_check_finds_bad_timeout
+"$aw" w --check >"$tmp/out" 2>"$tmp/err"; want 2 t_witness_check_finds_missing_witness
+"$aw" --witness w --check x >"$tmp/out" 2>"$tmp/err"; want 2 t_witness_check_takes_no_words
+[ "$before" = "$(cat "$FAKE_HOME.log" && find "$tmp/home")" ]; want 0 t_witness_check_asks_nobody
 "$aw" --help >"$tmp/out" 2>"$tmp/err"; want 0 t_witness_help_exits_zero
 grep -q BatchMode=yes "$FAKE_HOME.log"; want 0 t_witness_asks_no_person
 

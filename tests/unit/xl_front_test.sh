@@ -69,6 +69,34 @@ usage "no FILE given" restore -p
 usage "one argument too many" restore a b c
 usage "replication 9 is asked for" migrate-receive --remus --replication 9
 
+# An arbiter that cannot work is refused at once, on either side, and is not asked.
+printf '#!/bin/sh\necho asked >>"%s"\n' "$dir/asked" | tee "$dir/my-arbiter" >"$dir/not-run"
+chmod +x "$dir/my-arbiter"
+PATH=$(realpath "$(dirname "$0")/../../tools/hotplug/Linux"):$dir:$PATH
+receiver=(migrate-receive --remus --replication 2 --session 01234567-89ab-cdef-0123-456789abcdef
+    --domain a --self-name b --peer-name a)
+for side in 'remus a b' "${receiver[*]}"; do
+    # shellcheck disable=SC2086 # words
+    set -- $side
+    usage "--arbiter: there is no command 'arbiter-witnes' on this host" "$@" --arbiter ' arbiter-witnes --witness w'
+    usage "there is no command '$dir/none'" "$@" --arbiter "$dir/none x"
+    usage "there is no command '$dir/not-run'" "$@" --arbiter "$dir/not-run"
+    usage "there is no command '$dir'" "$@" --arbiter "$dir"
+    usage "there is no command ''" "$@" --arbiter '  '
+    usage "--arbiter: arbiter-witness: --witness [USER@]HOST is missing" "$@" --arbiter 'arbiter-witness hostW'
+    usage '--arbiter: arbiter-witness: unknown option "--wittness"' "$@" --arbiter 'arbiter-witness --wittness w'
+    usage "arbiter-witness: DOMAIN SELF PEER" "$@" --arbiter 'arbiter-witness --witness w x'
+    # What comes behind this is another line, with another exit status; only as root without Xen it is known which.
+    [ "$(id -u)" -eq 0 ] && [ ! -e /dev/xen/privcmd ] || continue
+    for arbiter in 'arbiter-witness --witness w' "arbiter-witness --ssh 'ssh -p 22' --witness w --" "$dir/my-arbiter x" \
+        my-arbiter 'X=1 none' '(none)' '"my arbiter"' 'if my-arbiter; then false; fi; true' 'exec none' '$none' \
+        'arbiter-witness; my-arbiter'; do
+        out=$("$xl" "$@" --arbiter "$arbiter" 2>&1 </dev/null)
+        [ $? -ne 2 ] && [[ $out != *--arbiter* ]] || { echo "not ok: --arbiter $arbiter: $out" && failed=1; }
+    done
+done
+[ ! -e "$dir/asked" ] || { echo "not ok: the arbiter was asked" && failed=1; }
+
 expect 1 "cannot be read" restore /nonexistent
 expect 1 "is too short for a saved domain" restore "$dir/libxl-save-helper"
 expect 1 "is no saved domain" restore "$dir/stock"

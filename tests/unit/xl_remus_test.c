@@ -118,8 +118,9 @@ static void t_remus_arbiter_needs_plain_names(void **state)
     REFUSED("--peer-name", "--arbiter", "x", "a", "fd00::1");
     REFUSED("--peer-name", "--arbiter", "x", "-s", "", "a", "ssh b xl migrate-receive");
     REFUSED("both hosts", "--arbiter", "x", "--self-name", "b", "a", "b");
-    PARSED(&o, "--self-name", "A", "--peer-name", "B", "--arbiter", "x", "a", "fd00::1");
+    PARSED(&o, "--self-name", "A", "--peer-name", "B", "--arbiter", "true x", "a", "fd00::1");
     assert_string_equal(o.peer_name, "B");
+    REFUSED("there is no command 'nothing-like-it'", "--arbiter", "nothing-like-it x", "a", "b");
     /* Without an arbiter names are only for messages. */
     PARSED(&o, "a", "fd00::1");
     assert_string_equal(o.peer_name, "backup");
@@ -148,7 +149,7 @@ static const struct xl_disks disks = {.n = 1, .names = {"xvda"}};
 
 static void t_remus_words_reach_the_receiver(void **state)
 {
-    static const char arbiter[] = "my arbiter --opt='a b' \"$HOME\" `id`; true";
+    static const char arbiter[] = "env arbiter --opt='a b' \"$HOME\" `id`; true";
     struct remus_opts o;
     struct receive_opts r;
     char words[8192], buf[8192], *argv[64];

@@ -94,6 +94,17 @@ before=$(value A "$d" suspends)
 [ "$(value A "$d" suspends)" = $((before + 100)) ] || fail "when nobody reads: $(value A "$d" suspends) suspends, not $((before + 100))"
 gone B || fail "a twin is left when nobody reads: $(on B list)"
 
+# An arbiter that the backup has not is refused there, and the user at the primary reads it.
+before=$(value A "$d" suspends)
+printf '#!/bin/sh\nexit 0\n' >"$dir/arbiter"
+printf '#!/bin/sh\nmv "%s" "%s.away"\nexec "%s" "$@"\n' "$dir/arbiter" "$dir/arbiter" "$dir/ssh" >"$dir/ssh-without"
+chmod +x "$dir/arbiter" "$dir/ssh-without"
+as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 --arbiter "$dir/arbiter x" -s "$dir/ssh-without" \
+    g hostB >"$dir/out" 2>&1 && fail "an arbiter that B has not is accepted"
+grep -q "hostB refuses: xl migrate-receive: --arbiter: there is no command '$dir/arbiter' on this host" "$dir/out" ||
+    fail "an arbiter that B has not: $(cat "$dir/out")"
+[ "$(value A "$d" suspends)" = "$before" ] || fail "the guest was suspended for an arbiter that B has not"
+
 # The power goes.
 before=$(value A "$d" suspends)
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 --limit-ms 600 \

@@ -171,12 +171,10 @@ static void limit_timer(libxl__egc *egc, libxl__ev_time *ev)
 
 /*
  * The environment of the command: ours and the XENTWIN_ words, made before the fork (no malloc
- * after it). PATH also has the folder of the arbiters that ship with us, which the shell of an ssh
- * session may lack.
+ * after it).
  */
 static char **command_environment(libxl__gc *gc, const struct arbiter_case *c, const char *epoch)
 {
-    const char *path = getenv("PATH");
     size_t n = 0, ours = 0, used;
 
     while (environ[n])
@@ -188,8 +186,7 @@ static char **command_environment(libxl__gc *gc, const struct arbiter_case *c, c
     env[ours++] = libxl__sprintf(gc, "XENTWIN_EPOCH=%s", epoch);
     env[ours++] = libxl__sprintf(gc, "XENTWIN_ROLE=%s", c->primary ? "primary" : "backup");
     env[ours++] = libxl__sprintf(gc, "XENTWIN_SESSION=%s", c->session);
-    env[ours++] = libxl__sprintf(gc, "PATH=%s:" XENTWIN_SBINDIR,
-                                 path && *path ? path : "/usr/sbin:/usr/bin:/sbin:/bin");
+    env[ours++] = libxl__sprintf(gc, "PATH=%s", libxl__arbiter_path(gc));
     used = ours;
     for (size_t i = 0; i < n; i++) {
         bool replaced = false;
@@ -284,6 +281,14 @@ static void command_timer(libxl__egc *egc, libxl__ev_time *ev)
     if (!rc) return;
     a->killed = true;
     kill_command(a);
+}
+
+char *libxl__arbiter_path(libxl__gc *gc)
+{
+    const char *path = getenv("PATH");
+
+    return libxl__sprintf(gc, "%s:" XENTWIN_SBINDIR,
+                          path && *path ? path : "/usr/sbin:/usr/bin:/sbin:/bin");
 }
 
 void libxl__arbiter_init(libxl__arbiter *a)

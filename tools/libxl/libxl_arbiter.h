@@ -51,6 +51,9 @@ struct libxl__arbiter {
     bool line_over, asking, killed;
 };
 
+/* The PATH of the command: ours, and the folder of the arbiters that ship with us, which the shell of an ssh
+ * session may lack. */
+char *libxl__arbiter_path(libxl__gc *gc);
 void libxl__arbiter_init(libxl__arbiter *a);
 /*
  * Decides. Without a command the verdict comes at the next turn of the loop by the rule alone; with

@@ -156,6 +156,7 @@ int xl_receive_parse(struct receive_opts *o, int argc, char **argv)
         return xl_usage(COMMAND,
                         "--replication also needs --session, --domain, --self-name and "
                         "--peer-name; this command is started by 'xl remus' of the other host");
+    if (o->arbiter && !xl_arbiter_usable(COMMAND, o->arbiter)) return XL_USAGE;
     return XL_DONE;
 }
 

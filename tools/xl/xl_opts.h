@@ -45,6 +45,14 @@ bool xl_name_valid(const char *text);
 bool xl_parse_name(const char *command, const char *option, const char *text);
 bool xl_parse_twin(const char *command, const char *text); /* of --twin */
 
+/* ---- xl_arbiter.c ---- */
+
+/* False after one line: what --arbiter says does not begin with a command of this host, or is our
+ * arbiter-witness with options that it does not take. What only a shell understands is left to it. */
+bool xl_arbiter_usable(const char *command, const char *arbiter);
+
+/* ---- xl_opts.c ---- */
+
 /* Copies text into out quoted for a POSIX shell; false when it does not fit. */
 bool xl_shell_quote(const char *text, char *out, size_t size);
 

@@ -247,7 +247,9 @@ static int check_protect_args(struct remus_opts *o, int argc, char **argv)
     if (!*o->domain) return xl_usage("remus", "DOMAIN is empty");
     if (o->host && (!*o->host || (*o->host == '-' && *o->ssh)))
         return xl_usage("remus", "'%s' is no host name", o->host);
-    return default_names(o);
+    int rc = default_names(o);
+    if (rc || !o->arbiter || xl_arbiter_usable("remus", o->arbiter)) return rc;
+    return XL_USAGE;
 }
 
 int xl_remus_parse(struct remus_opts *o, int argc, char **argv)
