@@ -2,17 +2,23 @@
 # The words people expect; meson and ninja do the work.
 BUILD ?= build
 prefix ?= /usr/local
-DESTDIR ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: all check check-lab lab demo bench fuzz soak asan soak-disk tsan lint install clean distclean deps
+.PHONY: all check check-lab lab demo bench fuzz soak asan soak-disk tsan lint install uninstall clean distclean deps
+
+# A prefix that is given counts at any time, not only when the build folder is made. What is given, DESTDIR too, is in
+# the environment of the recipes, where blanks do no harm.
+given = $(filter command environment,$(origin prefix))
+set_prefix = [ -z "$(given)" ] || [ "$${prefix%/}" = "$$(sed -n 's/.*"name": "prefix", "value": "\([^"]*\)".*/\1/p' \
+	"$(BUILD)/meson-info/intro-buildoptions.json")" ] || meson configure "$(BUILD)" -Dprefix="$$prefix"
 
 all: $(BUILD)/build.ninja
+	@$(set_prefix)
 	@ninja -C $(BUILD)
 
 $(BUILD)/build.ninja:
 	@scripts/install-deps build
-	@meson setup $(BUILD) --prefix=$(prefix)
+	@meson setup $(BUILD) --prefix="$(prefix)"
 
 # A build folder that was made without the tests' packages has no tests: from here on they are demanded.
 $(BUILD)/with-tests: $(BUILD)/build.ninja
@@ -77,8 +83,20 @@ lint:
 	@scripts/install-deps lint
 	@scripts/lint
 
+whole_destdir = case $$DESTDIR in "" | /*) ;; *) DESTDIR=$$PWD/$$DESTDIR ;; esac
+
 install: all
-	@DESTDIR="$(abspath $(DESTDIR))" meson install -C $(BUILD) --no-rebuild --quiet
+	@$(whole_destdir); export DESTDIR; meson install -C $(BUILD) --no-rebuild --quiet
+
+# What the last install from this build folder wrote, wherever that was; another DESTDIR is refused.
+uninstall:
+	@$(whole_destdir); first=$$(sed -n '/^#/!{p;q}' "$(BUILD)/meson-logs/install-log.txt" 2>/dev/null); \
+	case $$first in \
+		"") echo "uninstall: nothing was installed from $(BUILD)" >&2; exit 1 ;; \
+		"$${DESTDIR%/}"/*) ;; \
+		*) echo "uninstall: the last install wrote $$first, not below $$DESTDIR" >&2; exit 1 ;; \
+	esac
+	@ninja -C $(BUILD) uninstall
 
 clean:
 	@rm -rf build build-*
