@@ -280,7 +280,7 @@ long long xc_logdirty_control(xc_interface *xch, uint32_t domid, unsigned int so
     uint8_t *bits = bitmap->hbuf;
     unsigned int g;
 
-    if (!dom || !dom->log_on || fails()) return -1;
+    if (!dom || fails()) return -1;
     for (g = stats->dirty_count = 0; g < FAKE_GFNS; g++)
         stats->dirty_count += dom->dirty[g];
     if (sop == XEN_DOMCTL_SHADOW_OP_PEEK) return 0;

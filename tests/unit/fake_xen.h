@@ -3,7 +3,7 @@
  * Two domains in this process, behind the libxenctrl calls that the memory engine makes. Memory is
  * a memfd, a foreign mapping shows its pages: a page that was given back stays visible to whoever
  * mapped it and keeps counting as the domain's, as on Xen. The dirty log has 4.17's blind spot:
- * what is written to a page that came after the last CLEAN is not logged.
+ * what is written to a page that came after the last CLEAN is not logged. A log that is off can be read, and is empty.
  */
 #ifndef FAKE_XEN_H
 #define FAKE_XEN_H

@@ -293,6 +293,27 @@ static void t_save_pause_maps_what_is_new(void **state)
     finish();
 }
 
+static void guest_loses_its_log(void)
+{
+    if (pauses == 2) fake_dom[FAKE_PRIMARY].log_on = false;
+    fake_write(FAKE_PRIMARY, 5, 5, pauses);
+}
+
+/* Xen still reads the log, and says that nothing was written. */
+static void t_save_log_ended_by_another_ends_the_protection(void **state)
+{
+    struct xc_sr_io io;
+
+    start();
+    between = guest_loses_its_log;
+    xc_sr_io_init(&io, stream, -1, -1);
+    assert_int_equal(run(&io, true, XC_SR_ENCODE_NONE), -1);
+    assert_int_equal(pauses, 3);
+    assert_non_null(strstr(last_log, "somebody else ended log-dirty mode"));
+    xc_sr_io_dispose(&io);
+    finish();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +322,7 @@ int main(void)
         cmocka_unit_test(t_save_whole_child_fails_is_told),
         cmocka_unit_test(t_save_pause_neither_allocates_nor_writes),
         cmocka_unit_test(t_save_pause_maps_what_is_new),
+        cmocka_unit_test(t_save_log_ended_by_another_ends_the_protection),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,15 +12,6 @@ e=$(on B create mem=16 empty=1)
 on A unpause "$d"
 roundtrip A "$d" "$our_helper" B "$e" "$our_helper" checkpoints=40 interval=20 >"$dir/out" 2>"$dir/err" &
 trip=$!
-# until_suspends N: checkpoint N was taken.
-until_suspends() {
-    tries=0
-    until [ "$(value A "$d" suspends)" -ge "$1" ]; do
-        tries=$((tries + 1))
-        [ $tries -lt 1000 ] || { fail "no checkpoint $1: $(cat "$dir/err")"; exit 1; }
-        sleep 0.01
-    done
-}
 # Above the dirtier's set, below the end of RAM.
 until_suspends 3
 guest A "$d" balloon-out 2000 300

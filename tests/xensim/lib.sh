@@ -84,6 +84,15 @@ wait_value() {
         sleep 0.02
     done
 }
+# until_suspends N: guest $d of host A was suspended that often. Its roundtrip says what is wrong to $dir/err.
+until_suspends() {
+    tries=0
+    until [ "$(value A "$d" suspends)" -ge "$1" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 1000 ] || { fail "no checkpoint $1: $(cat "$dir/err")"; exit 1; }
+        sleep 0.01
+    done
+}
 # gone NAME: no domain is left there within 10 s; a dying one goes when xenstored and xenconsoled let go of its pages.
 gone() {
     tries=0

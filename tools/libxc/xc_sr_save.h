@@ -16,6 +16,7 @@
  * 2. Whatever ends the engine: log-dirty is off, the device model does not log, no page is mapped.
  * 3. A pfn is sent when its bytes may differ from what the other side has, and as XTAB when the
  *    guest has given it back (xc_sr_save_balloon.c: the hypervisor's log does not tell).
+ * 4. Nothing is taken from a log that somebody else has ended: the save fails.
  *
  * Who does what: xc_sr_save.c drives, xc_sr_save_live.c does the rounds, xc_sr_save_pages.c writes
  * pages, xc_sr_save_whole.c those of a save that is not live, xc_sr_save_encode.c encodes them,
@@ -157,7 +158,10 @@ void xc_sr_encode_checkpoint(struct xc_sr_save *s); /* all of it was written */
 int xc_sr_log_alloc(struct xc_sr_save *s);
 int xc_sr_log_enable(struct xc_sr_save *s);
 void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives);
-/* Reads the log into s->dirty and empties it. `final`: the guest is suspended. Count by *count. */
+/*
+ * Reads the log into s->dirty and empties it. `final`: the guest is suspended. Count by *count. -1 also when the
+ * log is not on any more, so that s->dirty does not tell.
+ */
 int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count);
 /* How many pages are dirty by now; the log stays as it is. */
 int xc_sr_log_peek(struct xc_sr_save *s, uint64_t *count);

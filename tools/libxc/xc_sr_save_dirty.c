@@ -73,6 +73,25 @@ void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives)
     errno = saved;
 }
 
+/*
+ * Xen reads the log of a domain that does not log, too: nothing is dirty there, whatever the guest writes. Whoever ended it
+ * (a stock live migration, a guard) did not ask us. But Xen refuses to begin what is on already, at once and with
+ * EINVAL. Asked after the log was read: what is on now was on then.
+ */
+static int check_still_on(struct xc_sr_save *s)
+{
+    if (!shadow_op(s, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY)) {
+        SR_FAIL(&s->env, EIO,
+                "somebody else ended log-dirty mode of domain %u: "
+                "what it wrote since then is unknown",
+                s->env.domid);
+        return -1;
+    }
+    if (errno == EINVAL) return 0;
+    SR_ERRNO(&s->env, "cannot learn whether domain %u is in log-dirty mode", s->env.domid);
+    return -1;
+}
+
 int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count)
 {
     xc_shadow_op_stats_t stats = {0, 0};
@@ -89,6 +108,7 @@ int xc_sr_log_clean(struct xc_sr_save *s, bool final, uint64_t *count)
         if (r >= 0) errno = EIO;
         return -1;
     }
+    if (check_still_on(s)) return -1;
     s->dirty.some = true;
     if (count) *count = stats.dirty_count;
     return 0;

@@ -38,11 +38,13 @@ static int64_t do_info(struct xen_domctl *op)
     return 0;
 }
 
-/* The log, as far as the caller has room, and whether it begins anew. */
+/*
+ * The log, as far as the caller has room, and whether it begins anew. As with Xen 4.17 it is read, and empty, also when
+ * it is not on (paging_log_dirty_op).
+ */
 static int64_t read_log(struct sim_caller *c, struct sim_domain *d, struct xen_domctl_shadow_op *op,
                         bool clean)
 {
-    if (!d->mem.log) return -EINVAL;
     if (op->pages > SIM_GFNS) op->pages = SIM_GFNS;
     op->stats.fault_count = op->stats.dirty_count = (uint32_t)d->mem.dirty_count;
     if (op->dirty_bitmap.p &&
