@@ -24,6 +24,7 @@
 #include "libxl_guard.h"
 #include "libxl_netbuffer.h"
 #include "libxl_qmp_client.h"
+#include "xc_sr_lock.h"
 
 #define DOMID 7
 #define UUID "00010203-0405-0607-0809-0a0b0c0d0e0f"
@@ -51,7 +52,11 @@ static struct {
     int sleeps;
     int qmp_rc, net_rc, look_rc;
     bool held;
+    int log_lock;    /* a helper's */
+    int helper_ends; /* at this sleep, -1 never */
 } sim;
+
+static char run_dir[] = "/tmp/guard-recover.XXXXXX";
 
 static void say(const char *what)
 {
@@ -273,6 +278,7 @@ int nanosleep(const struct timespec *req, struct timespec *rem)
 {
     if (sim.other_asks_after == sim.sleeps) event();
     if (sim.suspend_after == sim.sleeps) suspend_guest();
+    if (sim.helper_ends == sim.sleeps) xc_sr_unlock(run_dir, DOMID, sim.log_lock);
     sim.sleeps++;
     return 0;
 }
@@ -288,7 +294,7 @@ static int setup(void **state)
     sim.exists = sim.hvm = sim.log_dirty = true;
     sim.type = "pvh";
     sim.callback_irq = 0x20;
-    sim.suspend_after = sim.other_asks_after = -1;
+    sim.suspend_after = sim.other_asks_after = sim.helper_ends = -1;
     libxl__gc_init(&gc, NULL);
     return 0;
 }
@@ -419,6 +425,41 @@ static void t_hypervisor_unreachable_nothing_touched(void **state)
     go_on(ERROR_FAIL, "");
     assert_int_equal(libxl__recover_stay_stopped(&gc, DOMID), ERROR_FAIL);
     assert_int_equal(libxl__recover_check_domain(&gc, DOMID, UUID), ERROR_FAIL);
+}
+
+/* A protection or a migration that began meanwhile has the log, QEMU's too. */
+static void t_log_of_a_live_helper_is_left(void **state)
+{
+    sim.type = "hvm";
+    sim.log_lock = xc_sr_lock(run_dir, DOMID);
+    assert_true(sim.log_lock >= 0);
+    suspend_guest();
+    go_on(0, "cont resume net ");
+    assert_int_equal(xc_sr_lock(run_dir, DOMID), -1);
+    xc_sr_unlock(run_dir, DOMID, sim.log_lock);
+    assert_int_equal(sim.sleeps, 20);
+}
+
+/* The dead operation's helper ends the hypervisor's log and cannot end QEMU's. */
+static void t_helper_on_its_way_out_is_waited_for(void **state)
+{
+    sim.type = "hvm";
+    sim.log_lock = xc_sr_lock(run_dir, DOMID);
+    sim.helper_ends = 3;
+    suspend_guest();
+    go_on(0, "cont resume net qemu_log_on qemu_log_off ");
+    assert_int_equal(sim.sleeps, 4);
+}
+
+static void t_log_is_free_afterwards(void **state)
+{
+    int fd;
+
+    suspend_guest();
+    go_on(0, "resume log_dirty_off net ");
+    fd = xc_sr_lock(run_dir, DOMID);
+    assert_true(fd >= 0);
+    xc_sr_unlock(run_dir, DOMID, fd);
 }
 
 static void t_stay_stopped_twice_pauses_once_go_on_undoes_it(void **state)
@@ -565,6 +606,9 @@ int main(void)
         T(t_guest_dying_only_output_removed),
         T(t_xenstore_dead_output_still_opened),
         T(t_hypervisor_unreachable_nothing_touched),
+        T(t_log_of_a_live_helper_is_left),
+        T(t_helper_on_its_way_out_is_waited_for),
+        T(t_log_is_free_afterwards),
         T(t_stay_stopped_twice_pauses_once_go_on_undoes_it),
         T(t_stay_stopped_with_a_stale_mark_pauses),
         T(t_stale_mark_is_removed_without_unpausing),
@@ -578,5 +622,10 @@ int main(void)
         T(t_check_domain_by_uuid),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed;
+
+    if (!mkdtemp(run_dir) || setenv("XENTWIN_RUN_DIR", run_dir, 1)) return 1;
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (rmdir(run_dir)) perror(run_dir);
+    return failed;
 }

@@ -16,7 +16,8 @@
  * 2. Whatever ends the engine: log-dirty is off, the device model does not log, no page is mapped.
  * 3. A pfn is sent when its bytes may differ from what the other side has, and as XTAB when the
  *    guest has given it back (xc_sr_save_balloon.c: the hypervisor's log does not tell).
- * 4. Nothing is taken from a log that somebody else has ended: the save fails.
+ * 4. Nothing is taken from a log that somebody else has ended: the save fails. The log of another of ours is never
+ *    touched (xc_sr_lock.h).
  *
  * Who does what: xc_sr_save.c drives, xc_sr_save_live.c does the rounds, xc_sr_save_pages.c writes
  * pages, xc_sr_save_whole.c those of a save that is not live, xc_sr_save_encode.c encodes them,
@@ -71,6 +72,7 @@ struct xc_sr_save {
     struct save_callbacks *cb;
     uint64_t map_limit_pages; /* stay mapped at most; 0 = the default */
     uint32_t range_pages;     /* mapped at a time when not live, at most 4096; 0 = that */
+    const char *lock_dir;     /* of xc_sr_lock.h; NULL: nobody else is there (tests) */
     /* Of the rounds while the guest runs, plain streams only. All zero = the defaults. */
     struct {
         bool rounds_given;
@@ -97,7 +99,8 @@ struct xc_sr_save {
     struct xc_sr_dirty sent;    /* the other side has a page here */
     struct xc_sr_dirty gone;    /* the guest gave back a page here, at some time */
     struct xc_sr_dirty suspect; /* ask for its type before the next use: may have come or gone */
-    bool log_on, qemu_log_on;
+    bool locked, log_on, qemu_log_on;
+    int lock_fd;           /* if locked */
     uint64_t owned_pages;  /* by the domain, when last looked at */
     uint64_t paused_pages; /* the same, when it was last found suspended */
     bool population_moved; /* during the live rounds: compare everything in the next pause */

@@ -2,7 +2,11 @@
 /* The hypervisor's dirty log of one guest, and the device model's part in it. */
 #include <string.h>
 
+#include "xc_sr_lock.h"
 #include "xc_sr_save.h"
+
+#define LOCK_WAIT_US 3000000
+#define LOCK_STEP_US 50000
 
 int xc_sr_log_alloc(struct xc_sr_save *s)
 {
@@ -40,8 +44,33 @@ static int shadow_op(struct xc_sr_save *s, unsigned int op)
     return xc_shadow_control(s->env.xch, s->env.domid, op, NULL, 0);
 }
 
+/* Who was killed, or is ending just now, lets go of it within moments. */
+static int take_lock(struct xc_sr_save *s)
+{
+    uint64_t until = xc_sr_now_us() + LOCK_WAIT_US;
+
+    if (!s->lock_dir) return 0;
+    while ((s->lock_fd = xc_sr_lock(s->lock_dir, s->env.domid)) < 0) {
+        if (errno != EWOULDBLOCK) {
+            SR_ERRNO(&s->env, "cannot lock the dirty log of domain %u in %s", s->env.domid,
+                     s->lock_dir);
+            return -1;
+        }
+        if (xc_sr_now_us() >= until) {
+            SR_FAIL(&s->env, EBUSY, "domain %u is being protected or migrated live already",
+                    s->env.domid);
+            return -1;
+        }
+        if (xc_sr_io_sleep(s->env.io, LOCK_STEP_US)) return xc_sr_save_check_stop(s);
+    }
+    s->locked = true;
+    return 0;
+}
+
 int xc_sr_log_enable(struct xc_sr_save *s)
 {
+    /* First: both logs, the hypervisor's and the device model's, may be somebody's. */
+    if (take_lock(s)) return -1;
     if (s->cb->switch_qemu_logdirty) {
         if (s->cb->switch_qemu_logdirty(s->env.domid, 1, s->cb->data)) {
             SR_FAIL(&s->env, EIO, "the device model cannot log dirty pages");
@@ -49,7 +78,7 @@ int xc_sr_log_enable(struct xc_sr_save *s)
         }
         s->qemu_log_on = true;
     }
-    /* Someone else's log (tracking of the video memory) may be on: then take it over. */
+    /* One may be on that nobody of ours uses (of a killed helper, of the video memory): take it over. */
     if (shadow_op(s, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY) &&
         (shadow_op(s, XEN_DOMCTL_SHADOW_OP_OFF) ||
          shadow_op(s, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY))) {
@@ -70,6 +99,8 @@ void xc_sr_log_disable(struct xc_sr_save *s, bool parent_lives)
     if (s->qemu_log_on && parent_lives && s->cb->switch_qemu_logdirty(s->env.domid, 0, s->cb->data))
         SR_LOG(&s->env, WARN, "the device model goes on logging dirty pages");
     s->qemu_log_on = false;
+    if (s->locked) xc_sr_unlock(s->lock_dir, s->env.domid, s->lock_fd);
+    s->locked = false;
     errno = saved;
 }
 

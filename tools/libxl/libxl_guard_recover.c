@@ -6,7 +6,7 @@
  *
  *   watch control/shutdown, withdraw a pending request     nobody will stop the guest any more
  *   QEMU cont, resume, unpause                             the guest runs
- *   log-dirty off                                          at full speed
+ *   log-dirty off, unless somebody alive uses it           at full speed
  *   open and remove the net buffer                         and is heard
  *   QEMU's dirty log off                                   last, since a stuck QEMU costs its limit
  *   stay a while                                           see settle()
@@ -22,17 +22,20 @@
 
 #include <libxl.h>
 
+#include "libxl_control_path.h"
 #include "libxl_disk_set.h"
 #include "libxl_dom_suspend.h"
 #include "libxl_guard.h"
 #include "libxl_netbuffer.h"
 #include "libxl_qmp_client.h"
+#include "xc_sr_lock.h"
 
 #define QMP_LIMIT_MS 1000
 #define SETTLE_MS 5000
 #define SETTLE_STEP_MS 100
 #define WITHDRAW_TRIES 20
 #define PAUSES_MAX 16
+#define LOG_LOCK_MS 2000
 
 struct recover {
     libxl__gc *gc;
@@ -46,6 +49,8 @@ struct recover {
     bool emulated; /* it has a QEMU that emulates devices */
     bool by_hand;  /* a person says that it shall run here */
     bool held;     /* so is its output: a protection died here */
+    bool log_used; /* by a helper that is alive */
+    int log_lock;  /* -1: we do not have it */
     int rc;        /* the first failure */
 };
 
@@ -73,7 +78,7 @@ static int recover_open(struct recover *r, libxl__gc *gc, uint32_t domid)
 {
     int n;
 
-    *r = (struct recover){.gc = gc, .domid = domid};
+    *r = (struct recover){.gc = gc, .domid = domid, .log_lock = -1};
     r->xch = xc_interface_open(gc->lg, gc->lg, 0);
     if (!r->xch) {
         failed(r, "cannot talk to the hypervisor");
@@ -242,12 +247,45 @@ static void qemu_dirty_log_off(struct recover *r)
     note_rc(r, rc);
 }
 
+/*
+ * A helper that is alive uses the log and ends it itself: the dead operation's, which sees that as well as we do, or that
+ * of somebody who began meanwhile.
+ */
+static void lock_log(struct recover *r)
+{
+    if (r->log_lock < 0) r->log_lock = xc_sr_lock(control_dir(), r->domid);
+    r->log_used = r->log_lock < 0 && errno == EWOULDBLOCK;
+}
+
+static void unlock_log(struct recover *r)
+{
+    if (r->log_lock >= 0) xc_sr_unlock(control_dir(), r->domid, r->log_lock);
+    r->log_lock = -1;
+}
+
 static void log_dirty_off(struct recover *r)
 {
+    lock_log(r);
+    if (r->log_used) return;
     /* EINVAL: it was not on. */
     if (xc_shadow_control(r->xch, r->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0) < 0 &&
         errno != EINVAL)
         failed(r, "log-dirty mode cannot be ended");
+}
+
+/* The dead operation's helper cannot end QEMU's log, so its end is waited for; another one's log is its own. */
+static void qemu_dirty_log_end(struct recover *r)
+{
+    const struct timespec step = {.tv_nsec = SETTLE_STEP_MS * 1000000L};
+
+    for (int ms = 0; r->log_used && ms < LOG_LOCK_MS; ms += SETTLE_STEP_MS) {
+        nanosleep(&step, NULL);
+        lock_log(r);
+    }
+    if (r->log_used)
+        LOG(r->gc, INFO, "domain %u: somebody protects or migrates it", r->domid);
+    else
+        qemu_dirty_log_off(r);
 }
 
 static void let_run(struct recover *r)
@@ -331,7 +369,8 @@ static int go_on(libxl__gc *gc, uint32_t domid, const char *ifb, bool by_hand)
         rc = libxl__netbuffer_remove(gc, ifb);
         note_rc(&r, rc);
     }
-    if (r.emulated) qemu_dirty_log_off(&r);
+    if (r.emulated) qemu_dirty_log_end(&r);
+    unlock_log(&r);
     if (r.watching) settle(&r);
 out:
     recover_close(&r);

@@ -24,6 +24,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "libxl_control_path.h"
 #include "libxl_gc.h"
 #include "libxl_guard.h"
 #include "libxl_save_msgs.h"
@@ -234,6 +235,7 @@ static int save_domain(const long *v, const struct xc_sr_save *asked)
     s.verify = v[3] & XCFLAGS_DEBUG;
     s.checkpointed = v[5] == XC_STREAM_REMUS;
     s.cb = &cb;
+    s.lock_dir = control_dir();
     rc = xc_sr_save(&s);
 out:
     if (!rc) errno = 0;
