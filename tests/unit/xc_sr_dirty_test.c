@@ -117,7 +117,7 @@ static void t_arena_keeps_order_and_content(void **state)
     unsigned int i;
 
     (void)state;
-    assert_int_equal(xc_sr_arena_init(&a, 100, 1000), 0);
+    assert_int_equal(xc_sr_arena_init(&a, 100), 0);
     xc_sr_arena_prepare(&a, 10);
     for (i = 0; i < 20; i++) { /* beyond what is prepared */
         memset(page, (int)i, sizeof(page));
@@ -129,27 +129,27 @@ static void t_arena_keeps_order_and_content(void **state)
     assert_true(xc_sr_entry_pfn(a.entries[38]) == 7 * 19);
     assert_int_equal(xc_sr_entry_type(a.entries[39]), SR_PAGE_XTAB);
     assert_int_equal(a.data[19 * SR_PAGE_SIZE + 5], 19);
-    xc_sr_arena_dispose(&a, 1000);
-    xc_sr_arena_dispose(&a, 1000);
+    xc_sr_arena_dispose(&a);
+    xc_sr_arena_dispose(&a);
 }
 
-static void t_arena_full_refuses_pages_and_empties(void **state)
+static void t_arena_full_refuses_and_empties(void **state)
 {
     static const uint8_t page[SR_PAGE_SIZE];
     struct xc_sr_arena a;
 
     (void)state;
-    assert_int_equal(xc_sr_arena_init(&a, 2, 10), 0);
+    assert_int_equal(xc_sr_arena_init(&a, 2), 0);
     xc_sr_arena_prepare(&a, 1000); /* cut to the limit */
     assert_int_equal(xc_sr_arena_add(&a, 1, SR_PAGE_NORMAL, page), 0);
     assert_int_equal(xc_sr_arena_add(&a, 2, SR_PAGE_NORMAL, page), 0);
     errno = 0;
     assert_int_equal(xc_sr_arena_add(&a, 3, SR_PAGE_NORMAL, page), -1);
     assert_int_equal(errno, ENOSPC);
-    assert_int_equal(xc_sr_arena_add(&a, 3, SR_PAGE_XTAB, NULL), 0);
+    assert_int_equal(xc_sr_arena_add(&a, 3, SR_PAGE_XTAB, NULL), -1);
     xc_sr_arena_empty(&a);
     assert_int_equal(xc_sr_arena_add(&a, 3, SR_PAGE_NORMAL, page), 0);
-    xc_sr_arena_dispose(&a, 10);
+    xc_sr_arena_dispose(&a);
 }
 
 static struct xc_sr_record record(uint32_t length, int fill)
@@ -212,7 +212,7 @@ int main(void)
         cmocka_unit_test(t_dirty_merge_is_the_union),
         cmocka_unit_test(t_sparse_remembers_and_refuses_the_absurd),
         cmocka_unit_test(t_arena_keeps_order_and_content),
-        cmocka_unit_test(t_arena_full_refuses_pages_and_empties),
+        cmocka_unit_test(t_arena_full_refuses_and_empties),
         cmocka_unit_test(t_hold_keeps_order_until_emptied),
         cmocka_unit_test(t_hold_never_exceeds_its_limit),
     };

@@ -19,7 +19,7 @@ static const char usage[] =
     "  shutdown D CODE     at once, as by the hypervisor (2 = suspend)\n"
     "  ask D CODE          the guest does it at its next turn\n"
     "  manual D 0|1 | step D TICKS | write D PAGES | rate D PAGES_PER_S | poke D GFN WORD\n"
-    "  balloon-out D GFN N | balloon-in D GFN N\n"
+    "  balloon-out D GFN N | balloon-in D GFN N | max D MIB\n"
     "  hash D | pages D FILE | verify D | hash-suspends D 0|1\n"
     "  kv D SET KEY VALUE | kv D GET KEY\n"
     "  fault NAME n=N [comm=PROGRAM] fail=ERRNO|delay=MS|corrupt|kill [always]\n"

@@ -19,26 +19,26 @@ static void *reserve(uint64_t bytes)
     return p == MAP_FAILED ? NULL : p;
 }
 
-int xc_sr_arena_init(struct xc_sr_arena *a, uint64_t limit_pages, uint64_t limit_entries)
+int xc_sr_arena_init(struct xc_sr_arena *a, uint64_t limit_pages)
 {
     memset(a, 0, sizeof(*a));
     a->limit_pages = limit_pages;
     a->data = reserve(limit_pages * SR_PAGE_SIZE);
-    a->entries = reserve(limit_entries * sizeof(*a->entries));
+    a->entries = reserve(limit_pages * sizeof(*a->entries));
     if (a->data && a->entries) {
         /* Only fewer faults and TLB misses: no harm where there are no large pages. */
         (void)madvise(a->data, limit_pages * SR_PAGE_SIZE, MADV_HUGEPAGE);
         return 0;
     }
-    xc_sr_arena_dispose(a, limit_entries);
+    xc_sr_arena_dispose(a);
     errno = ENOMEM;
     return -1;
 }
 
-void xc_sr_arena_dispose(struct xc_sr_arena *a, uint64_t limit_entries)
+void xc_sr_arena_dispose(struct xc_sr_arena *a)
 {
     if (a->data) munmap(a->data, a->limit_pages * SR_PAGE_SIZE);
-    if (a->entries) munmap(a->entries, limit_entries * sizeof(*a->entries));
+    if (a->entries) munmap(a->entries, a->limit_pages * sizeof(*a->entries));
     memset(a, 0, sizeof(*a));
 }
 
@@ -69,7 +69,7 @@ void xc_sr_arena_empty(struct xc_sr_arena *a)
 
 int xc_sr_arena_add(struct xc_sr_arena *a, uint64_t pfn, uint32_t type, const void *page)
 {
-    if (page && a->pages == a->limit_pages) {
+    if (a->entries_used == a->limit_pages) {
         errno = ENOSPC;
         return -1;
     }

@@ -9,7 +9,6 @@
 
 #define MAP_LIMIT_PAGES (64ULL << 18) /* 64 GiB of guest: 32768 mappings, 128 MiB of page tables */
 #define ARENA_START_PAGES 4096
-#define ARENA_SLACK_PAGES 16384 /* pages that count for no memory limit: rings, ROMs, video */
 
 uint64_t xc_sr_now_us(void)
 {
@@ -74,7 +73,7 @@ static int write_headers(struct xc_sr_save *s)
     return 0;
 }
 
-static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
+static int setup(struct xc_sr_save *s)
 {
     xc_dominfo_t info;
     xen_pfn_t pfns;
@@ -89,13 +88,11 @@ static int setup(struct xc_sr_save *s, uint64_t *limit_pages)
     }
     s->ops = info.hvm ? &xc_sr_save_x86_hvm : &xc_sr_save_x86_pv;
     s->pfns = pfns;
-    *limit_pages = info.max_memkb / 4 + ARENA_SLACK_PAGES;
-    if (*limit_pages > pfns) *limit_pages = pfns;
     if (!s->map_limit_pages) s->map_limit_pages = MAP_LIMIT_PAGES;
     return 0;
 }
 
-static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
+static int allocate(struct xc_sr_save *s)
 {
     if (s->ops->write_memory) return 0;
     if (xc_sr_log_alloc(s) || xc_sr_batch_alloc(s) || xc_sr_encode_start(s)) return -1;
@@ -106,8 +103,9 @@ static int allocate(struct xc_sr_save *s, uint64_t limit_pages)
         return -1;
     }
     if (!s->checkpointed) return 0;
-    if (xc_sr_arena_init(&s->arena, limit_pages, s->pfns)) {
-        SR_ERRNO(&s->env, "no room to stage %lu pages", (unsigned long)limit_pages);
+    /* Not by the domain's maximum: that is what it may have now (xl mem-set), and each pfn may come in time. */
+    if (xc_sr_arena_init(&s->arena, s->pfns)) {
+        SR_ERRNO(&s->env, "no room to stage %lu pages", (unsigned long)s->pfns);
         return -1;
     }
     return 0;
@@ -123,7 +121,7 @@ static void cleanup(struct xc_sr_save *s)
     xc_sr_dirty_free(&s->sent);
     xc_sr_dirty_free(&s->gone);
     xc_sr_dirty_free(&s->suspect);
-    xc_sr_arena_dispose(&s->arena, s->pfns);
+    xc_sr_arena_dispose(&s->arena);
     free(s->batch);
     s->batch = NULL;
     xc_sr_encode_stop(s);
@@ -249,11 +247,9 @@ static int save_checkpointed(struct xc_sr_save *s)
 
 int xc_sr_save(struct xc_sr_save *s)
 {
-    uint64_t limit_pages = 0;
     int rc = -1;
 
-    if (setup(s, &limit_pages)) goto out;
-    if (s->ops->setup(s) || allocate(s, limit_pages)) goto out;
+    if (setup(s) || s->ops->setup(s) || allocate(s)) goto out;
     if (write_headers(s) || s->ops->write_static(s)) goto out;
     if (xc_sr_write_record(s, SR_REC_STATIC_DATA_END, NULL, 0, NULL, 0)) goto out;
     rc = s->checkpointed ? save_checkpointed(s) : save_plain(s);

@@ -249,6 +249,13 @@ static int do_hash_suspends(struct request *r)
     return 0;
 }
 
+/* As `xl mem-set` does before the guest's balloon moves. */
+static int do_max(struct request *r)
+{
+    r->d->mem.max_pages = r->n[0] << (20 - SIM_PAGE_SHIFT);
+    return 0;
+}
+
 /* The guest's balloon: pages go, or come back. */
 static int do_balloon(struct request *r, bool in)
 {
@@ -325,6 +332,7 @@ static const struct command commands[] = {
     {"log-off", 0, do_log_off, false},
     {"kv", 0, do_kv, false},
     {"hash-suspends", 1, do_hash_suspends, false},
+    {"max", 1, do_max, false},
     {"balloon-out", 2, do_balloon_out, false},
     {"balloon-in", 2, do_balloon_in, false},
     {"poke", 2, do_poke, false},
