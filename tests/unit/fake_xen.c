@@ -19,7 +19,8 @@
 struct fake_dom fake_dom[3];
 unsigned int fake_mappings, fake_calls, fake_fail_at;
 enum fake_opening fake_opening;
-int fake_room, fake_reserve;
+int fake_room, fake_reserve, fake_hidden, fake_behind;
+bool fake_behind_is_memory;
 void (*fake_guest)(void);
 
 static int memory = -1;
@@ -79,7 +80,8 @@ void fake_reset(void)
     fake_guest = NULL;
     fake_opening = FAKE_OPENS;
     fake_room = -1;
-    fake_reserve = 0;
+    fake_reserve = fake_hidden = fake_behind = 0;
+    fake_behind_is_memory = false;
 }
 
 static bool in_p2m(int32_t mfn)
@@ -223,6 +225,7 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     info->max_memkb = fake_reserve ? 4 : FAKE_GFNS * 4;
     for (i = 0; i < FAKE_MFNS; i++)
         info->nr_pages += owner[i] == first;
+    if (first == FAKE_PRIMARY) info->nr_pages += (unsigned long)fake_hidden;
     return 1;
 }
 
@@ -236,13 +239,19 @@ int xc_domain_setmaxmem(xc_interface *xch, uint32_t domid, uint64_t max_kb)
 
 int xc_domain_nr_gpfns(xc_interface *xch, uint32_t domid, xen_pfn_t *gpfns)
 {
-    *gpfns = FAKE_GFNS;
+    *gpfns = FAKE_GFNS + (xen_pfn_t)(domid == FAKE_PRIMARY ? fake_behind : 0);
     return fails() ? -1 : 0;
 }
 
 int xc_version(xc_interface *xch, int cmd, void *arg)
 {
     return fails() ? -1 : (4 << 16) | 17;
+}
+
+static bool is_there(const struct fake_dom *dom, xen_pfn_t gfn)
+{
+    if (gfn < FAKE_GFNS) return dom->mfn[gfn] >= 0;
+    return fake_behind_is_memory && gfn == FAKE_GFNS + (xen_pfn_t)fake_behind - 1;
 }
 
 int xc_get_pfn_type_batch(xc_interface *xch, uint32_t domid, unsigned int num, xen_pfn_t *arr)
@@ -252,7 +261,7 @@ int xc_get_pfn_type_batch(xc_interface *xch, uint32_t domid, unsigned int num, x
 
     if (!dom || num > 1024 || fails()) return -1;
     for (i = 0; i < num; i++)
-        arr[i] = arr[i] < FAKE_GFNS && dom->mfn[arr[i]] >= 0 ? 0 : XEN_DOMCTL_PFINFO_XTAB;
+        arr[i] = is_there(dom, arr[i]) ? 0 : XEN_DOMCTL_PFINFO_XTAB;
     return 0;
 }
 

@@ -37,7 +37,10 @@ extern unsigned int fake_calls;     /* calls that may fail, so far */
 extern unsigned int fake_fail_at;   /* this one fails; 0 = none */
 /* What a process that opens handles of its own meets. */
 extern enum fake_opening { FAKE_OPENS, FAKE_OPENS_NOTHING, FAKE_OPENING_KILLS } fake_opening;
-extern int fake_room;    /* pages that may be populated yet; -1 = no limit */
+extern int fake_room;   /* pages that may be populated yet; -1 = no limit */
+extern int fake_hidden; /* pages that domain 1 has and that are nowhere */
+extern int fake_behind; /* pfns behind FAKE_GFNS: the last one has a page, if it is */
+extern bool fake_behind_is_memory;
 extern int fake_reserve; /* so many more once the domain's maximum is raised */
 /* What the guest of domain 1 does while it runs, called at every hypercall. May be NULL. */
 extern void (*fake_guest)(void);

@@ -71,8 +71,11 @@ static xentoollog_logger logger = {vmessage, progress, NULL};
 
 /* ---- the toolstack ---- */
 
+static void (*suspending)(void);
+
 static int cb_suspend(void *data)
 {
+    if (suspending) suspending();
     fake_dom[FAKE_PRIMARY].suspended = true;
     in_pause = true;
     return 1;
@@ -314,6 +317,101 @@ static void t_save_log_ended_by_another_ends_the_protection(void **state)
     finish();
 }
 
+static void page_is_swapped(void)
+{
+    if (pauses != 2) return;
+    fake_give_back(FAKE_PRIMARY, 1001);
+    fake_populate(FAKE_PRIMARY, 1001); /* full of what was there before */
+}
+
+static void page_is_hidden(void)
+{
+    page_is_swapped();
+    fake_hidden = pauses == 2;
+}
+
+static void page_comes_behind(void)
+{
+    if (pauses == 2) fake_hidden = 1, fake_behind = 3000;
+}
+
+static void run_to_end(void (*change)(void), unsigned int ends_after, const char *why)
+{
+    struct xc_sr_io io;
+
+    start();
+    between = change;
+    xc_sr_io_init(&io, stream, -1, -1);
+    assert_int_equal(run(&io, true, XC_SR_ENCODE_NONE), -1);
+    assert_int_equal(pauses, ends_after);
+    assert_non_null(strstr(last_log, why));
+    xc_sr_io_dispose(&io);
+    finish();
+}
+
+static void t_save_rise_that_nothing_explains_ends_the_protection(void **state)
+{
+    run_to_end(page_is_swapped, CHECKPOINTS, "");
+    run_to_end(page_is_hidden, 3, "has 1 pages more than before, and they are not found");
+}
+
+static void memory_comes_behind(void)
+{
+    page_comes_behind();
+    fake_behind_is_memory = true;
+}
+
+/* A frame of the grant table, say, and a page that came where it may. */
+static void frame_comes_behind(void)
+{
+    if (pauses == 2) fake_behind = 3000;
+    if (pauses == 2) fake_populate(FAKE_PRIMARY, NEW_GFN);
+}
+
+static void much_comes_behind(void)
+{
+    page_comes_behind();
+    if (pauses == 2) fake_behind = 1 << 21;
+}
+
+static void t_save_page_behind_the_end_ends_the_protection(void **state)
+{
+    run_to_end(memory_comes_behind, 3, "grew behind pfn 0x834");
+    run_to_end(much_comes_behind, 3, "grew behind pfn 0x834");
+    run_to_end(frame_comes_behind, CHECKPOINTS, "");
+}
+
+/* Between the first look at its size and the moment from which it is watched. */
+static void guest_grows_at_the_start(void)
+{
+    if (fake_dom[FAKE_PRIMARY].log_on) fake_behind = 1, fake_behind_is_memory = true;
+}
+
+static void guest_grows_while_suspended(void)
+{
+    fake_behind = 1;
+    fake_behind_is_memory = true;
+}
+
+static void t_save_page_behind_the_end_at_the_start_ends_the_save(void **state)
+{
+    struct xc_sr_io io;
+    unsigned int live;
+
+    for (live = 0; live < 2; live++) {
+        start();
+        fake_guest = live ? guest_grows_at_the_start : NULL;
+        if (!live) suspending = guest_grows_while_suspended;
+        xc_sr_io_init(&io, stream, -1, -1);
+        assert_int_equal(run(&io, live, XC_SR_ENCODE_NONE), -1);
+        assert_non_null(strstr(last_log, "grew behind"));
+        assert_int_equal(pauses, 0);
+        xc_sr_io_dispose(&io);
+        suspending = NULL;
+        finish();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +420,9 @@ int main(void)
         cmocka_unit_test(t_save_whole_child_fails_is_told),
         cmocka_unit_test(t_save_pause_neither_allocates_nor_writes),
         cmocka_unit_test(t_save_pause_maps_what_is_new),
+        cmocka_unit_test(t_save_rise_that_nothing_explains_ends_the_protection),
+        cmocka_unit_test(t_save_page_behind_the_end_ends_the_protection),
+        cmocka_unit_test(t_save_page_behind_the_end_at_the_start_ends_the_save),
         cmocka_unit_test(t_save_log_ended_by_another_ends_the_protection),
     };
 

@@ -30,4 +30,21 @@ guest A "$d" balloon-in 8192 40000
 wait $trip || fail "$about: $(cat "$dir/out" "$dir/err")"
 [ "$(value B "$e" pages)" -gt 48000 ] || fail "$about: the backup has $(value B "$e" pages) pages"
 same_at_backup
+
+# A page above all pfns that there were: what was made for those has no place for it.
+about="a page behind the end"
+protect 300 checkpoints=200 interval=10
+until_suspends 3
+guest A "$d" balloon-out 5000 100
+guest A "$d" balloon-in 0x100000 50
+wait $trip && fail "$about: the protection goes on"
+grep -q "grew behind pfn" "$dir/err" || fail "$about: $(cat "$dir/out" "$dir/err")"
+on B destroy "$e"
+# Begun again it is protected like any other.
+e=$(on B create mem=300 empty=1)
+on A resume "$d"
+guest A "$d" poke 0x100000 777
+roundtrip A "$d" "$our_helper" B "$e" "$our_helper" checkpoints=5 interval=10 >"$dir/out" 2>"$dir/err" ||
+    fail "$about, again: $(cat "$dir/out" "$dir/err")"
+same_at_backup
 exit "$failed"

@@ -157,7 +157,7 @@ static int suspend_guest(struct xc_sr_save *s)
 static int write_rest(struct xc_sr_save *s)
 {
     if (s->ops->write_memory) return s->ops->write_memory(s);
-    if (!s->live) return xc_sr_write_whole(s, "Frames");
+    if (!s->live) return xc_sr_population_check_end(s) ? -1 : xc_sr_write_whole(s, "Frames");
     if (xc_sr_log_clean(s, true, NULL) || xc_sr_population_check(s)) return -1;
     xc_sr_dirty_merge(&s->dirty, &s->suspect);
     return xc_sr_write_set(s, &s->dirty, "Frames iteration last", xc_sr_dirty_count(&s->dirty));

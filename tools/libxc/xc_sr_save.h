@@ -175,8 +175,10 @@ void xc_sr_log_free(struct xc_sr_save *s);
 int xc_sr_population_start(struct xc_sr_save *s, struct xc_sr_dirty *found);
 /* The guest runs: did pages come or go? Then they become suspect, and the next check is thorough. */
 int xc_sr_population_sample(struct xc_sr_save *s);
-/* The guest is suspended: did pages come that the log does not tell of? They become suspect. */
+/* The guest is suspended: did pages come that the log does not tell of? They become suspect. -1: they are not found. */
 int xc_sr_population_check(struct xc_sr_save *s);
+/* Is there memory behind s->pfns? -1, logged. */
+int xc_sr_population_check_end(struct xc_sr_save *s);
 /* The guest is suspended, all suspects are in the arena: lets go of those given back. */
 int xc_sr_population_settle(struct xc_sr_save *s);
 /* All pages given back since they were sent become suspect. */

@@ -11,6 +11,8 @@
  * - When it went up, all types are compared with what was sent. If that does not explain the
  *   rise, a page came back at a pfn it had been given back at: every chunk is mapped anew and
  *   compared with the old mapping.
+ * - Whatever we have is made for the pfns that there were at the start. A page behind them, or a rise that is not
+ *   explained after all that, ends the save.
  * - Pages given back are no danger, only wasted memory at the backup: a scan in slices between
  *   the checkpoints finds them, and the next checkpoint sends them as XTAB. A plain stream looks
  *   for them once, after the live rounds.
@@ -27,6 +29,8 @@
 
 /* One slice of the scan, between two checkpoints: 256 MiB of guest. */
 #define SCAN_BATCHES 64
+/* Looked at behind the end that was known at the start, in a pause: 4 GiB of guest. */
+#define BEHIND_MAX (1UL << 20)
 
 static int read_owned(struct xc_sr_save *s, uint64_t *pages)
 {
@@ -126,6 +130,7 @@ static uint64_t next_known(const struct xc_sr_save *s, uint64_t from)
 /* What a comparison of types found. */
 struct moves {
     uint64_t came;
+    uint64_t gone_pinned;   /* went, and our mapping keeps it */
     uint64_t gone_unpinned; /* went, and we held no mapping of it */
 };
 
@@ -135,6 +140,7 @@ static void count_moved(struct xc_sr_save *s, void *user, uint64_t pfn, bool the
 
     xc_sr_dirty_set(&s->suspect, pfn);
     m->came += there;
+    m->gone_pinned += !there && xc_sr_map_has(&s->map, pfn);
     m->gone_unpinned += !there && !xc_sr_map_has(&s->map, pfn);
 }
 
@@ -154,12 +160,42 @@ static int compare_mappings(struct xc_sr_save *s)
     return 0;
 }
 
+static void mark_found(struct xc_sr_save *s, void *user, uint64_t pfn, bool there)
+{
+    bool *found = user;
+
+    (void)s;
+    (void)pfn;
+    *found |= there;
+}
+
+/* The hypervisor's end moves also for what is no memory: frames of the grant table, which nobody sends. */
+int xc_sr_population_check_end(struct xc_sr_save *s)
+{
+    xen_pfn_t pfns;
+    bool found;
+
+    if (xc_domain_nr_gpfns(s->env.xch, s->env.domid, &pfns) < 0) {
+        SR_ERRNO(&s->env, "cannot read the size of domain %u", s->env.domid);
+        return -1;
+    }
+    if (pfns <= s->pfns) return 0;
+    found = pfns - s->pfns > BEHIND_MAX;
+    if (!found && compare_range(s, s->pfns, pfns, mark_found, &found)) return -1;
+    if (!found) return 0;
+    SR_FAIL(&s->env, E2BIG,
+            "domain %u grew behind pfn %#lx, where it ended when this began: begin again",
+            s->env.domid, (unsigned long)s->pfns);
+    return -1;
+}
+
 int xc_sr_population_sample(struct xc_sr_save *s)
 {
     uint64_t pages;
 
     if (read_owned(s, &pages)) return -1;
     if (pages == s->owned_pages) return 0;
+    if (xc_sr_population_check_end(s)) return -1;
     s->owned_pages = pages;
     s->population_moved = true;
     return compare_range(s, 0, s->pfns, mark_suspect, NULL);
@@ -181,21 +217,39 @@ static int find_known_moves(struct xc_sr_save *s, struct moves *m)
     return 0;
 }
 
+/*
+ * All was mapped anew, so old pages are not pinned any more: those of pfns where nothing is, and one for each pfn
+ * where another page is now.
+ */
+static int check_rise(struct xc_sr_save *s, const struct moves *m, uint64_t before, uint64_t pages)
+{
+    uint64_t now, released, swapped;
+
+    if (read_owned(s, &now)) return -1;
+    released = pages > now ? pages - now : 0;
+    swapped = released > m->gone_pinned ? released - m->gone_pinned : 0;
+    if (pages <= before + m->came + swapped) return 0;
+    SR_FAIL(&s->env, EIO, "domain %u has %lu pages more than before, and they are not found",
+            s->env.domid, (unsigned long)(pages - before - m->came - swapped));
+    return -1;
+}
+
 int xc_sr_population_check(struct xc_sr_save *s)
 {
-    struct moves known = {0, 0}, all = {0, 0};
+    struct moves known = {0}, all = {0};
     uint64_t pages = s->paused_pages, before = s->owned_pages;
     bool thorough = s->population_moved;
 
     if (pages == before && !thorough) return 0;
     s->population_moved = false;
     s->owned_stale = true;
+    if (xc_sr_population_check_end(s)) return -1;
     /* Guests take back what they gave: look there first, and at all other pfns only if need be. */
     if (!thorough && find_known_moves(s, &known)) return -1;
     if (!thorough && explains(&known, before, pages)) return 0;
     if (compare_range(s, 0, s->pfns, count_moved, &all)) return -1;
     if (!thorough && explains(&all, before, pages)) return 0;
-    return compare_mappings(s);
+    return compare_mappings(s) ? -1 : check_rise(s, &all, before, pages);
 }
 
 /* The other pages of a chunk that is dropped are pinned again at once, before the guest runs. */
@@ -229,5 +283,6 @@ int xc_sr_population_start(struct xc_sr_save *s, struct xc_sr_dirty *found)
     if (compare_range(s, 0, s->pfns, map_there, found)) return -1;
     if (read_owned(s, &s->owned_pages)) return -1;
     s->population_moved = s->owned_pages != before;
-    return 0;
+    /* From here on a new page shows in the number. */
+    return xc_sr_population_check_end(s);
 }
