@@ -7,6 +7,7 @@
 #include "fault_world.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -26,10 +27,25 @@ static libxl__dom_suspend *suspend;
 static bool hvm;
 static bool hello_due, stopped_due, peer_silent;
 static uint64_t ack_due;
-static int
-    helper_step; /* what it asks next: 0 logdirty, 1 suspend, 2 postcopy, 3 checkpoint, 4 gone */
-static bool helper_alive, helper_waits, suspend_due, terminated;
-static libxl__qmp_cmd *qmp_due;
+static struct world_setup how;
+/* What the helper asks next. */
+static enum {
+    ASKS_LOG_ON,
+    ASKS_SUSPEND,
+    ASKS_POSTCOPY,
+    ASKS_CHECKPOINT,
+    ASKS_LOG_OFF,
+    LEAVES
+} helper_step;
+static bool helper_alive, helper_waits, suspend_due, terminated, killed;
+static int helper_fd = -1; /* its end of the stream */
+static int helper_turns;   /* until it looks or leaves */
+static struct qmp_job {
+    libxl__qmp_cmd *cmd;
+    enum { QMP_OTHER, QMP_LOG_ON, QMP_LOG_OFF } what;
+    bool sent;
+    int turns;
+} qmp_queue[2]; /* the first is under way */
 static libxl__arbiter *arbiter_due;
 static libxl__control *control;
 
@@ -148,15 +164,48 @@ void libxl__qmp_cmd_init(libxl__qmp_cmd *cmd)
 {
     memset(cmd, 0, sizeof(*cmd));
 }
+static void qmp_unlink(int i)
+{
+    if (!i) qmp_queue[0] = qmp_queue[1];
+    qmp_queue[1] = (struct qmp_job){0};
+}
+/* What QEMU has got it does. */
 void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 {
-    if (qmp_due == cmd) qmp_due = NULL;
+    for (int i = 1; i >= 0; i--)
+        if (qmp_queue[i].cmd == cmd) qmp_unlink(i);
+}
+static int qmp_begin(libxl__qmp_cmd *cmd, struct qmp_job job)
+{
+    int i = qmp_queue[0].cmd ? 1 : 0;
+
+    if (faulty()) {
+        world.qmp_failed = true;
+        return ERROR_FAIL;
+    }
+    if (qmp_queue[i].cmd) abort();
+    qmp_queue[i] = job;
+    qmp_queue[i].cmd = cmd;
+    return 0;
 }
 static int qmp_later(libxl__qmp_cmd *cmd)
 {
-    if (faulty()) return ERROR_FAIL;
-    qmp_due = cmd;
-    return 0;
+    return qmp_begin(cmd, (struct qmp_job){.what = QMP_OTHER});
+}
+static void qmp_turn(libxl__egc *egc)
+{
+    struct qmp_job *job = &qmp_queue[0];
+    libxl__qmp_cmd *cmd = job->cmd;
+
+    if (!cmd) return;
+    if (!job->sent) {
+        job->sent = true;
+        if (job->what == QMP_LOG_OFF && !world.qemu_log) world.qemu_aborted = true;
+        if (job->what != QMP_OTHER) world.qemu_log = job->what == QMP_LOG_ON;
+    }
+    if (job->turns--) return;
+    qmp_unlink(0);
+    cmd->callback(egc, cmd, 0);
 }
 int libxl__qmp_stop(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 {
@@ -177,7 +226,8 @@ int libxl__qmp_save_state(libxl__qmp *qmp, libxl__qmp_cmd *cmd, int fd, bool liv
 }
 int libxl__qmp_global_dirty_log(libxl__qmp *qmp, libxl__qmp_cmd *cmd, bool enable)
 {
-    return qmp_later(cmd);
+    return qmp_begin(
+        cmd, (struct qmp_job){.what = enable ? QMP_LOG_ON : QMP_LOG_OFF, .turns = how.log_turns});
 }
 
 /* --- output --- */
@@ -243,42 +293,75 @@ int libxl__save_callout_start(libxl__save_callout *co)
     helper = co;
     co->child.pid = 1;
     helper_alive = true;
-    helper_step = 0;
+    helper_step = ASKS_LOG_ON;
+    helper_fd = fcntl(co->stream_fd, F_DUPFD_CLOEXEC, 3);
     world.open_things++;
     return 0;
 }
+/* It puts back what it has changed. */
+static void helper_gives_up(void)
+{
+    helper_step = helper_step == ASKS_LOG_ON || !hvm ? LEAVES : ASKS_LOG_OFF;
+    helper_turns = helper_step == LEAVES ? how.leave_turns : how.look_turns;
+}
 void libxl__save_callout_reply(libxl__save_callout *co, int value)
 {
+    if (!co->asked) world.unasked_answer = true;
     co->asked = false;
     helper_waits = false;
-    if (helper_step == 0)
-        helper_step = 1;
-    else
-        helper_step = value == 1 ? helper_step % 3 + 1 : 4;
+    if (helper_step == ASKS_LOG_OFF) {
+        helper_step = LEAVES;
+        helper_turns = how.leave_turns;
+    } else if (helper_step == ASKS_LOG_ON && !value) {
+        helper_step = ASKS_SUSPEND;
+    } else if (value == 1) {
+        helper_step = helper_step == ASKS_CHECKPOINT ? ASKS_SUSPEND : helper_step + 1;
+    } else {
+        helper_gives_up();
+    }
 }
 void libxl__save_callout_terminate(libxl__save_callout *co, int grace_ms)
 {
+    if (!terminated) how.grace_turns++; /* counted from the next turn on */
     terminated = true;
 }
 void libxl__save_callout_dispose(libxl__save_callout *co)
 {
 }
+static void helper_exits(libxl__egc *egc, bool clean)
+{
+    helper_alive = false;
+    close(helper_fd);
+    helper->child.pid = -1;
+    world.open_things--;
+    helper->exited(egc, helper, clean);
+}
+static bool stream_has_ended(void)
+{
+    struct pollfd p = {.fd = helper_fd};
+
+    return poll(&p, 1, 0) > 0 && p.revents & POLLHUP;
+}
 static void helper_turn(libxl__egc *egc)
 {
     static const enum helper_call asks[] = {HELPER_SWITCH_LOGDIRTY, HELPER_SUSPEND, HELPER_POSTCOPY,
-                                            HELPER_CHECKPOINT};
+                                            HELPER_CHECKPOINT, HELPER_SWITCH_LOGDIRTY};
 
     if (!helper_alive) return;
-    if (terminated || helper_step == 4) {
-        helper_alive = false;
-        helper->child.pid = -1;
-        world.open_things--;
-        helper->exited(egc, helper, !terminated);
-    } else if (!helper_waits) {
-        helper_waits = true;
-        helper->asked = true;
-        helper->call(egc, helper, asks[helper_step], 1);
+    if (killed || (terminated && !--how.grace_turns)) {
+        helper_exits(egc, false);
+        return;
     }
+    if (helper_waits) return;
+    if (helper_step < ASKS_LOG_OFF && (terminated || stream_has_ended())) helper_gives_up();
+    if (helper_step >= ASKS_LOG_OFF && helper_turns-- > 0) return;
+    if (helper_step == LEAVES) {
+        helper_exits(egc, true);
+        return;
+    }
+    helper_waits = true;
+    helper->asked = true;
+    helper->call(egc, helper, asks[helper_step], helper_step == ASKS_LOG_ON);
 }
 
 /* --- channel and backup --- */
@@ -426,13 +509,14 @@ void world_start(const struct world_setup *setup)
     world.netbuf_wanted = setup->netbuf;
     world.undecided = setup->undecided;
     if (setup->undecided) world.plug = PLUG_CLOSED;
+    how = *setup;
     helper = NULL;
     channel = NULL;
     suspend = NULL;
     hello_due = stopped_due = peer_silent = false;
-    helper_alive = helper_waits = suspend_due = terminated = false;
+    helper_alive = helper_waits = suspend_due = terminated = killed = false;
     ack_due = 0;
-    qmp_due = NULL;
+    memset(qmp_queue, 0, sizeof(qmp_queue));
     arbiter_due = NULL;
     control = NULL;
     now = 1000;
@@ -476,12 +560,10 @@ static void guest_turn(libxl__egc *egc)
 
 static void rest_turn(libxl__egc *egc)
 {
-    libxl__qmp_cmd *cmd = qmp_due;
     libxl__arbiter *a = arbiter_due;
 
-    qmp_due = NULL;
     arbiter_due = NULL;
-    if (cmd) cmd->callback(egc, cmd, 0);
+    qmp_turn(egc);
     if (a) {
         bool grant = a->c.rule == LINK_LOSS_PRIMARY;
 
@@ -525,7 +607,7 @@ void world_backup_gives_up(void)
 
 void world_kill_helper(void)
 {
-    if (helper_alive) terminated = true;
+    killed = helper_alive;
 }
 
 void world_ask_status(void)

@@ -12,6 +12,9 @@ struct world_setup {
     bool hvm, rule_backup, netbuf, disks;
     unsigned checkpoints; /* ends gracefully after that many */
     bool undecided;       /* an earlier protection left the guest behind a closed plug */
+    /* Turns: QEMU's answer about its dirty log; the helper's, until it looks at a stream that has ended, and leaves; what it gets after
+     * SIGTERM. */
+    int log_turns, look_turns, leave_turns, grace_turns;
 };
 
 enum world_guest { GUEST_IS_RUNNING, GUEST_IS_SUSPENDED, GUEST_IS_PAUSED, GUEST_IS_ENDED };
@@ -28,6 +31,8 @@ struct world {
     bool backup_has_checkpoint, twin_dropped;
     uint64_t plugged, acked, released;
     bool disks_protected, disks_unprotected, early_barrier;
+    bool qemu_log, qemu_aborted, qmp_failed; /* told to end a dirty log that it did not keep */
+    bool unasked_answer;                     /* the helper got one */
     int open_things;
 };
 extern struct world world;

@@ -45,6 +45,11 @@ static void judge(enum what what, int n, const struct world_setup *s)
     if (w->early_output) fail_msg("%s, n = %d: output before its acknowledgement", names[what], n);
     if (w->open_things) fail_msg("%s, n = %d: %d things left open", names[what], n, w->open_things);
     if (w->early_barrier) fail_msg("%s, n = %d: barrier or commit out of order", names[what], n);
+    if (w->unasked_answer)
+        fail_msg("%s, n = %d: an answer to a helper that did not ask", names[what], n);
+    if (w->qemu_aborted)
+        fail_msg("%s, n = %d: QEMU was told to end a dirty log that it did not keep", names[what],
+                 n);
     if (w->disks_unprotected && w->denied)
         fail_msg("%s, n = %d: disks go on where the guest may not", names[what], n);
     if (w->disks_protected && !w->disks_unprotected && !w->denied)
@@ -62,6 +67,8 @@ static void judge(enum what what, int n, const struct world_setup *s)
                  w->vm_stopped ? "stopped" : "runs");
     if (w->plug != PLUG_NONE && !w->teardown_failed)
         fail_msg("%s, n = %d: plug left", names[what], n);
+    if (w->qemu_log && !w->qmp_failed)
+        fail_msg("%s, n = %d: QEMU's dirty log left", names[what], n);
     if (may_run_there && s->rule_backup && !w->granted)
         fail_msg("%s, n = %d: both sides may run", names[what], n);
 }
@@ -218,6 +225,23 @@ static void t_remus_checkpoints_and_status_keep_no_memory(void **state)
     world_end();
 }
 
+/* The helper asks to end the dirty log, leaves or is killed in every order with what the plan does, while QEMU is slow. */
+static void t_remus_dirty_log_is_ended_once(void **state)
+{
+    static const enum what ends[] = {PEER_LOST, GIVES_UP, USER_ABORTS, HELPER_DIES};
+    struct world_setup s = {.hvm = true, .netbuf = true, .checkpoints = 2};
+    unsigned combinations = 8 * 6 * 3 * 3;
+
+    for (unsigned c = 0; c < combinations; c++) {
+        s.look_turns = (int)(c % 8);
+        s.log_turns = (int)(c / 8 % 6);
+        s.leave_turns = (int)(c / 48 % 3);
+        s.grace_turns = (int)(c / 144) * 4;
+        for (int i = 0; i < 4; i++)
+            sweep(ends[i], s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +256,7 @@ int main(void)
         cmocka_unit_test(t_remus_vcpus_of_hvm_change_ends_the_protection),
         cmocka_unit_test(t_remus_guest_held_by_an_earlier_one_is_left_alone),
         cmocka_unit_test(t_remus_checkpoints_and_status_keep_no_memory),
+        cmocka_unit_test(t_remus_dirty_log_is_ended_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

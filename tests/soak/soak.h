@@ -98,6 +98,7 @@ struct setup {
     int applier_bytes;                     /* that xentwin-apply takes in a ms; 0: any */
     int disks;                             /* replicated ones */
     int disk_delay_ms;                     /* that their links are slower */
+    int log_ms; /* QEMU's longest answer about its dirty log; 0: as any other */
     struct fault faults[2];
     int nr_faults;
     int fail_who; /* the n-th call of this process to the system fails, n = fail_call; 0: none */
@@ -214,6 +215,7 @@ bool guard_gone(void);
 
 struct guest {
     bool here, suspended, paused, ended, deaf, qemu_hangs, qemu_stopped, logdirty;
+    bool qemu_log; /* the global dirty log */
     uint64_t counter;
     uint64_t page[PAGES];
     bool dirty[PAGES];

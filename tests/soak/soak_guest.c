@@ -293,12 +293,13 @@ int xc_shadow_control(xc_interface *xch, uint32_t domid, unsigned int sop, unsig
     return 0;
 }
 
-/* ---- QEMU: does it when it answers; a command that was cancelled is done all the same ---- */
+/* ---- QEMU: does it when it answers; of what was cancelled only the dirty log, which it can abort about ---- */
 
-enum { QMP_STOP, QMP_CONT, QMP_SAVE, QMP_LOG };
+enum { QMP_STOP, QMP_CONT, QMP_SAVE, QMP_LOG_ON, QMP_LOG_OFF };
 static struct qmp_job {
     libxl__qmp_cmd *cmd;
     int what, fd, rc;
+    bool done;
     uintptr_t number;
 } jobs[2];
 static uintptr_t job_number;
@@ -327,10 +328,21 @@ static struct qmp_job *job_of(uintptr_t number)
     return NULL;
 }
 
+static void switch_log(int what)
+{
+    if (what != QMP_LOG_ON && what != QMP_LOG_OFF) return;
+    if (what == QMP_LOG_OFF && !guest.qemu_log)
+        judge_fail("QEMU is told to end a dirty log that it does not keep");
+    guest.qemu_log = what == QMP_LOG_ON;
+}
+
 void libxl__qmp_cancel(libxl__qmp *qmp, libxl__qmp_cmd *cmd)
 {
-    for (int i = 0; i < 2; i++)
-        if (jobs[i].cmd == cmd) jobs[i].cmd = NULL;
+    for (int i = 0; i < 2; i++) {
+        if (jobs[i].cmd != cmd) continue;
+        if (!guest.qemu_hangs && !jobs[i].done) switch_log(jobs[i].what);
+        jobs[i].cmd = NULL;
+    }
 }
 
 static void qmp_answers(libxl__egc *egc, void *arg)
@@ -364,17 +376,20 @@ static void qmp_does(void *arg)
         if (j->what == QMP_STOP) guest.qemu_stopped = true;
         if (j->what == QMP_CONT) guest.qemu_stopped = false;
         if (j->what == QMP_SAVE) save_state(j->fd);
+        switch_log(j->what);
     }
+    j->done = true;
     post(XL, qmp_answers, arg);
 }
 
 static int qmp_begin(libxl__qmp_cmd *cmd, int what, int fd)
 {
     struct qmp_job *j = jobs[0].cmd ? &jobs[1] : &jobs[0];
+    int most = what >= QMP_LOG_ON && setup.log_ms ? setup.log_ms : 3;
 
     assert(!j->cmd);
-    *j = (struct qmp_job){cmd, what, fd, 0, ++job_number};
-    after(guest.qemu_hangs ? cmd->limit_ms : between(0, 3), qmp_does, (void *)job_number);
+    *j = (struct qmp_job){cmd, what, fd, 0, false, ++job_number};
+    after(guest.qemu_hangs ? cmd->limit_ms : between(0, most), qmp_does, (void *)job_number);
     return 0;
 }
 
@@ -395,5 +410,5 @@ int libxl__qmp_save_state(libxl__qmp *qmp, libxl__qmp_cmd *cmd, int fd, bool liv
 
 int libxl__qmp_global_dirty_log(libxl__qmp *qmp, libxl__qmp_cmd *cmd, bool enable)
 {
-    return qmp_begin(cmd, QMP_LOG, -1);
+    return qmp_begin(cmd, enable ? QMP_LOG_ON : QMP_LOG_OFF, -1);
 }

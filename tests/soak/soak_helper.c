@@ -191,6 +191,7 @@ void libxl__save_callout_reply(libxl__save_callout *co, int value)
 {
     enum who asker = current;
 
+    if (!co->asked) judge_fail("an answer to a helper that did not ask");
     co->asked = false;
     if (h.step == GONE) return;
     assert(h.asking);

@@ -225,6 +225,7 @@ static void judge_primary(void)
     if (guest.suspended) judge_fail("the guest is left suspended");
     if (guest.netbuf && !guest.plug_left) judge_fail("the net buffer is left");
     if (guest.logdirty) judge_fail("log-dirty mode is left");
+    if (guest.qemu_log && !guest.qemu_hangs) judge_fail("QEMU's dirty log is left");
     if (guest.qemu_stopped && !guest.qemu_hangs) judge_fail("QEMU is left stopped");
     if (!happened(DISK_STANDS_STILL) && !happened(DISK_REFUSES) && !judge.call_failed)
         judge_disks_of_primary();

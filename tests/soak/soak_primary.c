@@ -61,7 +61,7 @@ static void guard_goes_on(void)
 {
     say("the guard: the guest goes on");
     suspend_withdraw();
-    if (!guest.qemu_hangs) guest.qemu_stopped = false;
+    if (!guest.qemu_hangs) guest.qemu_stopped = guest.qemu_log = false;
     guest.suspended = guest.paused = guest.logdirty = false;
     disks_go_on_here();
     netbuf_open_and_remove();

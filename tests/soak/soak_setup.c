@@ -53,6 +53,7 @@ static void choose_world(void)
 static enum fault_kind choose_parts(uint64_t seed)
 {
     int least = DISK_OF_PRIMARY_DIES, most = FAULT_KINDS - 1;
+    enum fault_kind kind;
 
     dice_seed(~seed);
     setup.warm = chance(35);
@@ -61,8 +62,10 @@ static enum fault_kind choose_parts(uint64_t seed)
     if (setup.disks && chance(40)) setup.disk_delay_ms = between(1, 40);
     if (setup.warm) least = APPLIER_KILLED;
     if (!setup.disks) most = COPY_DESTROYED;
-    return (setup.warm || setup.disks) && chance(60) ? (enum fault_kind)between(least, most)
+    kind = (setup.warm || setup.disks) && chance(60) ? (enum fault_kind)between(least, most)
                                                      : FAULT_NONE;
+    if (chance(30)) setup.log_ms = between(4, 60);
+    return kind;
 }
 
 /* A fault of a part, and often one before or after it that makes the part needed. */

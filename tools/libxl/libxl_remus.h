@@ -41,6 +41,9 @@ enum remus_wait {
     WAIT_DISKS
 };
 
+/* QEMU's global dirty log, as far as QEMU has answered. */
+enum qemu_log { QEMU_LOG_OFF, QEMU_LOG_ON, QEMU_LOG_UNKNOWN };
+
 /* Who may run, decided in the undo plan. */
 enum remus_fate { FATE_OPEN, FATE_GO_ON, FATE_STAY_STOPPED };
 
@@ -78,6 +81,8 @@ typedef struct libxl__remus {
     libxl__arbiter arbiter;
     libxl__control control;
     unsigned stop_request; /* control request to answer at the end; 0: none */
+    enum qemu_log qemu_log;
+    bool log_switching; /* the helper's question about it is with QEMU, in qmp_second */
     unsigned logdirty_enable;
 
     int relay_fd; /* our end of the helper's stream */
@@ -95,7 +100,6 @@ typedef struct libxl__remus {
     bool commit_sent;      /* the backup may run from here on */
     bool peer_lost, link_was_cause, stop_confirmed, hello_seen;
     bool guest_ended, helper_clean, told_unwatched;
-    bool logdirty_on; /* QEMU's global dirty log */
     bool state_saved, device_failed, helper_wants_checkpoint;
     bool vm_stopped; /* QEMU was told stop and not cont */
     enum remus_fate fate;

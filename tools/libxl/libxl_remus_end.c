@@ -195,8 +195,8 @@ static void end_helper(libxl__egc *egc, libxl__epoch *ep)
         return;
     }
     remus_wait_for(rm, WAIT_HELPER_GONE);
-    if (rm->helper.asked) /* it waits for an answer of ours */
-        libxl__save_callout_reply(&rm->helper, 0);
+    /* It waits for an answer: of ours, unless QEMU has the question, whose answer then is the only one. */
+    if (rm->helper.asked && !rm->log_switching) libxl__save_callout_reply(&rm->helper, 0);
     libxl__save_callout_terminate(&rm->helper, HELPER_GRACE_MS);
 }
 
@@ -204,8 +204,27 @@ static void dirty_log_ended(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
 {
     libxl__remus *rm = cmd->user;
 
-    rm->logdirty_on = false;
+    if (!rc) rm->qemu_log = QEMU_LOG_OFF;
     remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+}
+
+static void end_dirty_log(libxl__egc *egc, libxl__remus *rm)
+{
+    int rc;
+
+    rm->qmp_second.callback = dirty_log_ended;
+    rc = libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, false);
+    if (rc) remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+}
+
+static void dirty_log_is_on(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
+{
+    libxl__remus *rm = cmd->user;
+
+    if (rc)
+        remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
+    else
+        end_dirty_log(egc, rm);
 }
 
 static void end_logdirty(libxl__egc *egc, libxl__epoch *ep)
@@ -220,14 +239,20 @@ static void end_logdirty(libxl__egc *egc, libxl__epoch *ep)
     /* The helper does this itself unless it was killed; off already is fine. */
     if (!rm->helper_clean)
         (void)xc_shadow_control(rm->xch, rm->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0);
-    if (!rm->logdirty_on || !rm->qmp) {
+    if (rm->qemu_log == QEMU_LOG_OFF || !rm->qmp) {
         libxl__epoch_next(egc, ep, 0);
         return;
     }
     remus_wait_for(rm, WAIT_DEVICES_RUN);
-    rm->qmp_second.callback = dirty_log_ended;
     libxl__qmp_cancel(rm->qmp, &rm->qmp_second);
-    rc = libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, false);
+    rm->log_switching = false;
+    if (rm->qemu_log == QEMU_LOG_ON) {
+        end_dirty_log(egc, rm);
+        return;
+    }
+    /* QEMU may have ended it, and aborts when told so again; it may be told twice to keep one. */
+    rm->qmp_second.callback = dirty_log_is_on;
+    rc = libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, true);
     if (rc) remus_event(egc, rm, WAIT_DEVICES_RUN, rc);
 }
 

@@ -315,23 +315,28 @@ static void logdirty_switched(libxl__egc *egc, libxl__qmp_cmd *cmd, int rc)
 {
     libxl__remus *rm = cmd->user;
 
-    rm->logdirty_on = !rc && rm->logdirty_enable;
-    libxl__save_callout_reply(&rm->helper, rc ? -1 : 0);
+    rm->log_switching = false;
+    if (!rc) rm->qemu_log = rm->logdirty_enable ? QEMU_LOG_ON : QEMU_LOG_OFF;
+    if (rm->helper.asked) libxl__save_callout_reply(&rm->helper, rc ? -1 : 0);
 }
 
 static void switch_logdirty(libxl__remus *rm, unsigned enable)
 {
     rm->logdirty_enable = enable;
-    /* QEMU aborts when it is told to end a dirty log that is not on. */
-    if (!rm->qmp || (!enable && !rm->logdirty_on)) {
+    /* QEMU aborts when it is told to end a dirty log that is not on; if nobody knows, see end_logdirty. */
+    if (!rm->qmp || (!enable && rm->qemu_log != QEMU_LOG_ON)) {
         libxl__save_callout_reply(&rm->helper, 0);
         return;
     }
     /* A helper that ends in the middle of a checkpoint may ask while the device state is still being saved. */
     libxl__qmp_cancel(rm->qmp, &rm->qmp_second);
     rm->qmp_second.callback = logdirty_switched;
-    if (libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, enable != 0))
+    if (libxl__qmp_global_dirty_log(rm->qmp, &rm->qmp_second, enable != 0)) {
         libxl__save_callout_reply(&rm->helper, -1);
+        return;
+    }
+    rm->log_switching = true;
+    rm->qemu_log = QEMU_LOG_UNKNOWN; /* until it answers */
 }
 
 static void helper_at_checkpoint(libxl__egc *egc, libxl__remus *rm)
