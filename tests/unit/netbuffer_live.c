@@ -355,12 +355,37 @@ static void killed_with_held_output(int frames)
     expect_nothing(100);
 }
 
+static bool is_held(void)
+{
+    bool is = false;
+
+    CHECK(!libxl__netbuffer_held(&gc, IFB, &is));
+    return is;
+}
+
+static void t_held_from_the_first_epoch_on(void)
+{
+    CHECK(!is_held());
+    setup(LIMIT);
+    send_some(10);
+    expect(next_seq - 10, next_seq);
+    CHECK(!is_held());
+    for (int epoch = 0; epoch < 3; epoch++) {
+        CHECK(!libxl__netbuffer_plug(&gc, nb) && is_held());
+        CHECK(!libxl__netbuffer_release(&gc, nb) && is_held());
+    }
+    CHECK(!libxl__netbuffer_teardown(&gc, nb));
+    CHECK(!is_held());
+}
+
 static void t_killed_remove_lets_go(void)
 {
     uint32_t from = next_seq;
 
     killed_with_held_output(300);
+    CHECK(is_held());
     CHECK(!libxl__netbuffer_remove(&gc, IFB));
+    CHECK(!is_held());
     expect(from, next_seq);
     nothing_left();
     CHECK(!libxl__netbuffer_remove(&gc, IFB));
@@ -546,13 +571,21 @@ static const struct {
     {                                                                                              \
 #name, name                                                                                \
     }
-    T(t_open_passes_all_kinds),       T(t_plug_each_kind_is_held),
-    T(t_epochs_are_released_exactly), T(t_input_is_not_held),
-    T(t_limit_drops_the_tail),        T(t_teardown_loses_nothing),
-    T(t_killed_remove_lets_go),       T(t_killed_setup_again_works),
-    T(t_discard_never_sends),         T(t_setup_failure_leaves_nothing),
-    T(t_device_gone_is_an_error),     T(t_busy_setup_and_teardown_lose_nothing),
-    T(t_busy_epochs_never_leak),      T(t_speed),
+    T(t_open_passes_all_kinds),
+    T(t_plug_each_kind_is_held),
+    T(t_epochs_are_released_exactly),
+    T(t_input_is_not_held),
+    T(t_limit_drops_the_tail),
+    T(t_teardown_loses_nothing),
+    T(t_held_from_the_first_epoch_on),
+    T(t_killed_remove_lets_go),
+    T(t_killed_setup_again_works),
+    T(t_discard_never_sends),
+    T(t_setup_failure_leaves_nothing),
+    T(t_device_gone_is_an_error),
+    T(t_busy_setup_and_teardown_lose_nothing),
+    T(t_busy_epochs_never_leak),
+    T(t_speed),
 };
 
 static int make_network(void)

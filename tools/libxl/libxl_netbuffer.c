@@ -202,8 +202,8 @@ int libxl__netbuffer_remove(libxl__gc *gc, const char *ifb)
 
 static int look_whether_held(libxl__gc *gc, libxl__nl *nl, const char *ifb, bool *held)
 {
+    struct nl_qdisc root = {.prio_band = -1};
     struct nl_link link;
-    struct nl_qdisc root;
     int rc;
 
     rc = find_ours(gc, nl, ifb, &link);
