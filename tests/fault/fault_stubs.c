@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -78,14 +79,27 @@ int libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
 }
 static int xs_pipe[2];
 static unsigned vcpus;
-static char vcpus_token[16]; /* of the watch on them; empty: none */
-static bool vcpus_changed;
+static struct {
+    const char *below; /* what it watches */
+    char token[16];    /* empty: nobody does */
+    bool changed;
+} watches[] = {{.below = "/cpu"}, {.below = "/device"}};
+/* "kind/number" of the guest's, NULL: a free place */
+static const char *devices[4];
+static char devices_backend[4][40];
+static unsigned interface;
 struct xs_handle *xs_open(unsigned long flags)
 {
     if (pipe2(xs_pipe, O_CLOEXEC | O_NONBLOCK)) return NULL;
     vcpus = 1;
-    vcpus_token[0] = '\0';
-    vcpus_changed = false;
+    for (int i = 0; i < 2; i++) {
+        watches[i].token[0] = '\0';
+        watches[i].changed = false;
+    }
+    interface = 3;
+    memset(devices, 0, sizeof(devices));
+    stub_attach("vif/0", "the backend");
+    stub_attach("vbd/5632", "of the CD");
     return (struct xs_handle *)&the_ao;
 }
 void xs_close(struct xs_handle *xs)
@@ -93,8 +107,63 @@ void xs_close(struct xs_handle *xs)
     close(xs_pipe[0]);
     close(xs_pipe[1]);
 }
+
+static int find_device(const char *name)
+{
+    for (int i = 0; i < 4; i++)
+        if (devices[i] && !strcmp(devices[i], name)) return i;
+    return -1;
+}
+
+/* The part of a path behind /libxl/N/device, or NULL. */
+static const char *below_devices(const char *path)
+{
+    const char *at = strncmp(path, "/libxl/", 7) ? NULL : strstr(path, "/device");
+
+    return at ? at + strlen("/device") : NULL;
+}
+
+/* "/vif/0/backend" */
+static char *read_device(const char *node)
+{
+    const char *end = strrchr(node, '/');
+    char name[40];
+    int i;
+
+    snprintf(name, sizeof(name), "%.*s", (int)(end - node - 1), node + 1);
+    i = find_device(name);
+    return i >= 0 && !strcmp(end, "/backend") ? strdup(devices_backend[i]) : NULL;
+}
+
+/* What is below "", "/vif" or "/vif/0", each word once. */
+static char **list_devices(const char *folder, unsigned *n)
+{
+    char **words = calloc(1, 4 * sizeof(*words) + 4 * 40), *text = (char *)(words + 4);
+    size_t len = strlen(folder);
+
+    *n = 0;
+    for (int i = 0; i < 4; i++) {
+        char full[48], *word = text + i * 40;
+        bool seen = false;
+
+        if (!devices[i]) continue;
+        snprintf(full, sizeof(full), "/%s/backend", devices[i]);
+        if (strncmp(full, folder, len) || full[len] != '/') continue;
+        snprintf(word, 40, "%.*s", (int)strcspn(full + len + 1, "/"), full + len + 1);
+        for (unsigned k = 0; k < *n; k++)
+            seen |= !strcmp(words[k], word);
+        if (!seen) words[(*n)++] = word;
+    }
+    if (*n) return words;
+    free(words);
+    errno = ENOENT;
+    return NULL;
+}
+
 void *xs_read(struct xs_handle *xs, xs_transaction_t t, const char *path, unsigned *len)
 {
+    if (below_devices(path)) return read_device(below_devices(path));
+    if (strstr(path, "/vifname")) return NULL;
     if (strstr(path, "/availability")) return strdup("online");
     if (strstr(path, "/memory/")) return NULL;
     return strdup(stub_guest_is_hvm() ? "hvm" : "pvh");
@@ -109,6 +178,7 @@ char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path, 
     static char name[] = "0";
     char **names;
 
+    if (below_devices(path)) return list_devices(below_devices(path), n);
     *n = strstr(path, "/cpu") ? vcpus : 1;
     names = calloc(*n, sizeof(*names));
     for (unsigned i = 0; i < *n; i++)
@@ -117,7 +187,9 @@ char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path, 
 }
 bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
 {
-    if (strstr(path, "/cpu")) snprintf(vcpus_token, sizeof(vcpus_token), "%s", token);
+    for (int i = 0; i < 2; i++)
+        if (strstr(path, watches[i].below))
+            snprintf(watches[i].token, sizeof(watches[i].token), "%s", token);
     return true;
 }
 bool xs_unwatch(struct xs_handle *xs, const char *path, const char *token)
@@ -126,25 +198,71 @@ bool xs_unwatch(struct xs_handle *xs, const char *path, const char *token)
 }
 char **xs_check_watch(struct xs_handle *xs)
 {
-    static char path[] = "/local/domain/7/cpu";
-    char **event = vcpus_changed ? calloc(2, sizeof(*event)) : NULL, c;
+    static char path[] = "/somewhere/below";
+    char **event, c;
 
     while (read(xs_pipe[0], &c, 1) == 1)
         ;
-    vcpus_changed = false;
+    for (int i = 0; i < 2; i++) {
+        if (!watches[i].changed) continue;
+        watches[i].changed = false;
+        event = calloc(2, sizeof(*event));
+        event[XS_WATCH_PATH] = path;
+        event[XS_WATCH_TOKEN] = watches[i].token;
+        return event;
+    }
     errno = EAGAIN;
-    if (!event) return NULL;
-    event[XS_WATCH_PATH] = path;
-    event[XS_WATCH_TOKEN] = vcpus_token;
-    return event;
+    return NULL;
+}
+
+static bool changed(int watch)
+{
+    if (!watches[watch].token[0]) return false;
+    watches[watch].changed = true;
+    if (write(xs_pipe[1], "x", 1) != 1) abort();
+    return true;
 }
 
 void stub_set_vcpus(unsigned n)
 {
-    if (!vcpus_token[0]) return;
-    vcpus = n;
-    vcpus_changed = true;
-    if (write(xs_pipe[1], "x", 1) != 1) abort();
+    if (changed(0)) vcpus = n;
+}
+
+void stub_attach(const char *device, const char *backend)
+{
+    int i = 0;
+
+    while (devices[i])
+        if (++i == 4) abort();
+    devices[i] = device;
+    snprintf(devices_backend[i], sizeof(devices_backend[i]), "%s", backend);
+    stub_touch_devices();
+}
+
+void stub_detach(const char *device)
+{
+    int i = find_device(device);
+
+    if (i < 0) abort();
+    devices[i] = NULL;
+    stub_touch_devices();
+}
+
+void stub_set_interface(unsigned index)
+{
+    interface = index;
+    stub_touch_devices();
+}
+
+/* Whatever its name is. */
+unsigned if_nametoindex(const char *name)
+{
+    return interface;
+}
+
+void stub_touch_devices(void)
+{
+    changed(1);
 }
 
 void stub_abort(void)

@@ -16,6 +16,13 @@ bool stub_guest_is_hvm(void);
 
 /* xl vcpu-set, if anybody cares. */
 void stub_set_vcpus(unsigned n);
+/* xl block-attach and the like. It begins with "vif/0" and "vbd/5632". */
+void stub_attach(const char *device, const char *backend);
+void stub_detach(const char *device);
+/* Its interface's number in the kernel; 0: there is none. */
+void stub_set_interface(unsigned index);
+/* Something below its devices was written, as for a CD-ROM's medium. */
+void stub_touch_devices(void);
 
 /* The user asks the operation to end. */
 void stub_abort(void);

@@ -29,12 +29,14 @@ enum what {
     USER_ABORTS,
     DISKS_LOST,
     GIVES_UP,
-    VCPUS_CHANGE
+    VCPUS_CHANGE,
+    NIC_ATTACHED,
+    CD_CHANGED
 };
 
-static const char *const names[] = {"nothing",     "the n-th call fails", "peer lost",
-                                    "helper dies", "guest ends",          "user aborts",
-                                    "disks lost",  "backup gives up",     "vcpus change"};
+static const char *const names[] = {
+    "nothing",    "the n-th call fails", "peer lost",    "helper dies", "guest ends", "user aborts",
+    "disks lost", "backup gives up",     "vcpus change", "NIC comes",   "CD changes"};
 
 static void judge(enum what what, int n, const struct world_setup *s)
 {
@@ -95,6 +97,10 @@ static int run(enum what what, int n, const struct world_setup *setup)
                 world_backup_gives_up();
             else if (what == VCPUS_CHANGE)
                 stub_set_vcpus(2);
+            else if (what == NIC_ATTACHED)
+                stub_attach("vif/1", "another");
+            else if (what == CD_CHANGED)
+                stub_touch_devices();
         }
         world.turns = turn;
         world_turn();
@@ -182,6 +188,95 @@ static void t_remus_vcpus_of_hvm_change_ends_the_protection(void **state)
     assert_int_equal(world.acked, 5);
 }
 
+/* Its output would not be held. */
+static void t_remus_nic_attached_ends_the_protection(void **state)
+{
+    struct world_setup s = {true, false, true, false, 5};
+
+    every_guest_and_rule(NIC_ATTACHED);
+    run(NIC_ATTACHED, run(NOTHING, 0, &s) / 2, &s);
+    assert_int_equal(world.result, ERROR_FAIL);
+    assert_true(world.acked < 5 && world.twin_dropped);
+    run(CD_CHANGED, run(NOTHING, 0, &s) / 2, &s);
+    assert_int_equal(world.result, 0);
+    assert_int_equal(world.acked, 5);
+}
+
+/* Until what was done at checkpoint 2 ends the protection, or it ends by itself. */
+static void go_on_until_the_end(void (*at_2)(int turns_later))
+{
+    struct world_setup s = {false, false, true, false, 100};
+    int since = 0;
+
+    world_start(&s);
+    for (int turn = 1; !world.completions; turn++) {
+        assert_true(turn < 5000);
+        if (world.acked >= 2) at_2(since++);
+        world_turn();
+    }
+    assert_int_equal(world.open_things, 0);
+    assert_int_equal(world.plug, PLUG_NONE);
+    world_end();
+}
+
+static void nic_again(int since)
+{
+    if (since == 0) stub_detach("vif/0");
+    if (since == 4) stub_attach("vif/0", "the backend");
+}
+static void disk_again(int since)
+{
+    if (since == 0) stub_detach("vbd/5632");
+    if (since == 4) stub_attach("vbd/5632", "of the CD");
+}
+static void disk_elsewhere(int since)
+{
+    if (since) return;
+    stub_detach("vbd/5632");
+    stub_attach("vbd/5632", "of a writable disk");
+}
+static void other_interface(int since)
+{
+    if (!since) stub_set_interface(4); /* nothing was seen in between */
+}
+static void pci_comes(int since)
+{
+    if (!since) stub_attach("pci/0", "pciback");
+}
+static void nic_goes(int since)
+{
+    if (!since) stub_detach("vif/0");
+}
+static void guest_is_destroyed(int since)
+{
+    if (since == 0) stub_set_interface(0);
+    if (since == 1) stub_detach("vbd/5632");
+    if (since == 3) stub_detach("vif/0");
+    if (since == 5) world_end_guest();
+}
+
+static void t_remus_other_devices_than_at_the_start_end_it(void **state)
+{
+    void (*const at_once[])(int) = {nic_again, disk_again, disk_elsewhere, other_interface,
+                                    pci_comes};
+
+    for (size_t i = 0; i < sizeof(at_once) / sizeof(at_once[0]); i++) {
+        go_on_until_the_end(at_once[i]);
+        assert_int_equal(world.result, ERROR_FAIL);
+        assert_true(world.acked < 5 && world.twin_dropped);
+    }
+    go_on_until_the_end(nic_goes);
+    assert_int_equal(world.result, ERROR_FAIL);
+    assert_true(world.acked < 100 && world.twin_dropped);
+}
+
+/* xl destroy takes the devices away first. */
+static void t_remus_guest_destroyed_is_no_lost_device(void **state)
+{
+    go_on_until_the_end(guest_is_destroyed);
+    assert_int_equal(world.result, ERROR_DOMAIN_DESTROYED);
+}
+
 /* Its twin may run: what is held stays held, also when nothing more is heard of us. */
 static void t_remus_guest_held_by_an_earlier_one_is_left_alone(void **state)
 {
@@ -254,6 +349,9 @@ int main(void)
         cmocka_unit_test(t_remus_backup_gives_up_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_disks_lost_at_any_turn_guest_goes_on),
         cmocka_unit_test(t_remus_vcpus_of_hvm_change_ends_the_protection),
+        cmocka_unit_test(t_remus_nic_attached_ends_the_protection),
+        cmocka_unit_test(t_remus_other_devices_than_at_the_start_end_it),
+        cmocka_unit_test(t_remus_guest_destroyed_is_no_lost_device),
         cmocka_unit_test(t_remus_guest_held_by_an_earlier_one_is_left_alone),
         cmocka_unit_test(t_remus_checkpoints_and_status_keep_no_memory),
         cmocka_unit_test(t_remus_dirty_log_is_ended_once),

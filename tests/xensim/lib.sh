@@ -87,6 +87,7 @@ wait_value() {
 # until_suspends N: guest $d of host A was suspended that often. Its roundtrip says what is wrong to $dir/err.
 until_suspends() {
     tries=0
+    # shellcheck disable=SC2154 # the test sets it
     until [ "$(value A "$d" suspends)" -ge "$1" ]; do
         tries=$((tries + 1))
         [ $tries -lt 1000 ] || { fail "no checkpoint $1: $(cat "$dir/err")"; exit 1; }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-only
 # Our xl remus and its twin between two simulated hosts, beside Debian's libxl: an end on purpose leaves the guest where it was and
-# no twin; when the primary's power is cut the guest goes on at the backup with a whole checkpoint, with what was in
+# no twin, as does a new device; when the primary's power is cut the guest goes on at the backup with a whole checkpoint, with what was in
 # its table then.
 # shellcheck source=tests/xensim/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -104,6 +104,22 @@ as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 --arbiter "$dir/arbi
 grep -q "hostB refuses: xl migrate-receive: --arbiter: there is no command '$dir/arbiter' on this host" "$dir/out" ||
     fail "an arbiter that B has not: $(cat "$dir/out")"
 [ "$(value A "$d" suspends)" = "$before" ] || fail "the guest was suspended for an arbiter that B has not"
+
+# A disk that comes later would not be at the backup; what is written below a device is no new one.
+disk=/libxl/$d/device/vbd/51712
+as A xenstore-write "$disk/backend" /local/domain/0/backend/vbd/"$d"/51712
+before=$(value A "$d" suspends)
+timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 -s "$dir/ssh" g hostB >"$dir/remus.out" 2>&1 &
+remus=$!
+checkpoints $((before + 6))
+as A xenstore-write "$disk/params" another.iso
+checkpoints $(($(value A "$d" suspends) + 4))
+as A xenstore-write "$disk"1/backend /local/domain/0/backend/vbd/"$d"/517121
+wait "$remus" && fail "a new disk does not end the protection"
+grep -q 'the device vbd/517121 was attached' "$dir/remus.out" ||
+    fail "the new disk is not named: $(tail -n 5 "$dir/remus.out")"
+gone B || fail "a twin without the disk is left: $(on B list)"
+as A xenstore-rm "$disk" "$disk"1
 
 # The power goes.
 before=$(value A "$d" suspends)

@@ -28,8 +28,9 @@
  * _stats and `tc -s qdisc show dev remus<domid>`). Held frames are copies: they keep nothing of the
  * guest's memory mapped, and it can be destroyed at any time.
  *
- * A NIC that is attached after _setup is not held. An interface that has an ingress qdisc already
- * is refused: its rules come first and could let frames pass.
+ * A NIC that is attached after _setup is not held (libxl_remus_devices.c ends the protection). An
+ * interface that has an ingress qdisc already is refused: its rules come first and could let frames
+ * pass.
  */
 #ifndef LIBXL_NETBUFFER_H
 #define LIBXL_NETBUFFER_H

@@ -69,8 +69,9 @@ typedef struct libxl__remus {
     libxl__qmp *qmp;
     libxl__qmp_cmd qmp_first, qmp_second;
     libxl__netbuffer *netbuf;
-    libxl__ev_xswatch nic_watch;
-    int nics; /* that the net buffer holds */
+    libxl__ev_xswatch device_watch;
+    libxl__ev_time device_timer; /* to look again */
+    libxl__gc devices;           /* those of the start, see libxl_remus_devices.c */
     libxl__ev_xswatch memory_watch, vcpu_watch;
     uint64_t target_kb; /* that the backup was told; 0: nothing yet */
     unsigned vcpus;     /* online at the start */
@@ -125,6 +126,10 @@ static inline libxl__remus *remus_of(libxl__epoch *ep)
 /* libxl_remus_start.c */
 extern const struct step remus_setup_plan[];
 struct arbiter_case remus_case(const libxl__remus *rm);
+
+/* libxl_remus_devices.c */
+int remus_watch_devices(libxl__remus *rm);
+void remus_unwatch_devices(libxl__remus *rm); /* safe twice */
 
 /* libxl_remus_settings.c */
 int remus_watch_settings(libxl__remus *rm);

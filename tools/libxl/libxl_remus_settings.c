@@ -8,7 +8,7 @@
  *                 read its state any more, so the protection ends. PVH: the twin's guest has them all,
  *                 and goes back to the number it was protected with
  *
- * New network interfaces are libxl_remus_start.c's business: their output would not be held.
+ * Its devices are libxl_remus_devices.c's business.
  */
 #include "libxl_remus.h"
 

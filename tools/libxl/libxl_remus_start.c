@@ -5,7 +5,6 @@
  *
  * Below it: what helper, channel, guest and user call at any time.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,41 +18,6 @@
 #define LIMIT_GREET_MS 60000
 
 static void take_control(libxl__egc *egc, libxl__epoch *ep);
-/* -1: cannot be read. */
-static int count_nics(libxl__remus *rm, const char *path)
-{
-    unsigned n = 0;
-    char **names = xs_directory(libxl__loop_xs(rm->loop), XBT_NULL, path, &n);
-
-    if (!names && errno != ENOENT) return -1;
-    free(names);
-    return (int)n;
-}
-
-/* A NIC that is attached now would not be held: invariant 1 would be broken, so the protection ends. */
-static void nics_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *watchpath,
-                         const char *eventpath)
-{
-    libxl__remus *rm = CONTAINER_OF(ev, libxl__remus, nic_watch);
-    int n = count_nics(rm, watchpath);
-
-    if (n < 0 || n <= rm->nics || libxl__epoch_undoing(&rm->epoch)) return;
-    remus_message(rm,
-                  "domain %u: a network interface was attached, whose output is not held: "
-                  "protection ends, start it again",
-                  rm->domid);
-    libxl__epoch_interrupt(egc, &rm->epoch, ERROR_FAIL);
-}
-
-static int watch_nics(libxl__remus *rm)
-{
-    const char *path = libxl__sprintf(rm->gc, "/libxl/%u/device/vif", rm->domid);
-
-    rm->nics = count_nics(rm, path);
-    if (rm->nics < 0) return ERROR_FAIL;
-    return libxl__ev_xswatch_register(rm->loop, &rm->nic_watch, nics_changed, path);
-}
-
 static void set_up_output(libxl__egc *egc, libxl__epoch *ep);
 static void start_guard(libxl__egc *egc, libxl__epoch *ep);
 static void greet_backup(libxl__egc *egc, libxl__epoch *ep);
@@ -164,9 +128,9 @@ static void take_control(libxl__egc *egc, libxl__epoch *ep)
 static void set_up_output(libxl__egc *egc, libxl__epoch *ep)
 {
     libxl__remus *rm = remus_of(ep);
-    int rc = 0;
+    int rc;
 
-    if (libxl_defbool_val(rm->info.remus.netbuf)) rc = watch_nics(rm);
+    rc = remus_watch_devices(rm); /* before: what comes in between is noticed */
     if (!rc && libxl_defbool_val(rm->info.remus.netbuf))
         rc = libxl__netbuffer_setup(rm->gc, libxl__loop_xs(rm->loop), rm->domid,
                                     rm->kind == GUEST_HVM, rm->info.netbuf_bytes, &rm->netbuf);

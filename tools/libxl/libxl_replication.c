@@ -139,7 +139,7 @@ static void dispose(libxl__remus *rm)
     libxl__channel_dispose(&rm->channel);
     libxl__dom_suspend_dispose(&rm->suspend);
     libxl__qmp_close(rm->qmp);
-    libxl__ev_xswatch_deregister(rm->loop, &rm->nic_watch);
+    remus_unwatch_devices(rm);
     remus_unwatch_settings(rm);
     libxl__disk_device_dispose(&rm->disks);
     libxl__save_callout_dispose(&rm->helper);
@@ -184,7 +184,9 @@ static void init_all(libxl__remus *rm)
     libxl__ao_abortable_init(&rm->abortable);
     libxl__epoch_init(&rm->epoch);
     libxl__ev_time_init(&rm->timer);
-    libxl__ev_xswatch_init(&rm->nic_watch);
+    libxl__ev_xswatch_init(&rm->device_watch);
+    libxl__ev_time_init(&rm->device_timer);
+    libxl__gc_init(&rm->devices, rm->gc->lg);
     libxl__ev_xswatch_init(&rm->memory_watch);
     libxl__ev_xswatch_init(&rm->vcpu_watch);
     libxl__disk_device_init(&rm->disks);

@@ -141,11 +141,12 @@ static int refuse_undecided(struct protection *p)
     libxl__gc_dispose(&gc);
     if (rc) return xl_fail("remus", "cannot tell whether an earlier protection holds '%s'", name);
     if (!undecided) return XL_DONE;
-    return xl_fail("remus",
-                   "an earlier protection of '%s' was lost and its output is held, since its twin may "
-                   "run: if it runs there: 'xl remus --discard %s'; if it certainly does not: "
-                   "'xl remus --recover %s'",
-                   name, name, name);
+    return xl_fail(
+        "remus",
+        "an earlier protection of '%s' was lost and its output is held, since its twin may "
+        "run: if it runs there: 'xl remus --discard %s'; if it certainly does not: "
+        "'xl remus --recover %s'",
+        name, name, name);
 }
 
 static int look_at_guest(struct protection *p)
