@@ -123,6 +123,7 @@ void fake_give_back(uint32_t domid, uint32_t gfn)
 
     if (mfn < 0) return;
     fake_dom[domid].mfn[gfn] = -1;
+    fake_dom[domid].special[gfn] = 0;
     release(mfn);
 }
 
@@ -250,7 +251,7 @@ int xc_version(xc_interface *xch, int cmd, void *arg)
 
 static bool is_there(const struct fake_dom *dom, xen_pfn_t gfn)
 {
-    if (gfn < FAKE_GFNS) return dom->mfn[gfn] >= 0;
+    if (gfn < FAKE_GFNS) return dom->mfn[gfn] >= 0 && !dom->special[gfn];
     return fake_behind_is_memory && gfn == FAKE_GFNS + (xen_pfn_t)fake_behind - 1;
 }
 

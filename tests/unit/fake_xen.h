@@ -24,6 +24,7 @@ struct fake_dom {
     int32_t mfn[FAKE_GFNS]; /* -1 = nothing there */
     uint8_t unlogged[FAKE_GFNS];
     uint8_t dirty[FAKE_GFNS];
+    uint8_t special[FAKE_GFNS]; /* can be mapped and is logged, but is no memory: a grant frame */
     bool log_on, suspended, paused, exists;
     uint8_t context[FAKE_CONTEXT_SIZE];
     uint64_t params[64];

@@ -553,6 +553,28 @@ static void t_engine_page_swapped_in_place_is_noticed(void **state)
     finish();
 }
 
+static void frame_becomes_page(unsigned int checkpoint)
+{
+    if (checkpoint != 3) return;
+    fake_give_back(FAKE_PRIMARY, 1990);
+    fake_populate(FAKE_PRIMARY, 1990);
+    fake_write(FAKE_PRIMARY, 1990, 9, 4711);
+}
+
+/* It was mapped as what it was before. */
+static void t_engine_page_in_place_of_a_grant_frame_arrives(void **state)
+{
+    start();
+    fake_populate(FAKE_PRIMARY, 1990);
+    fake_dom[FAKE_PRIMARY].special[1990] = 1;
+    ts.stop_after = 5;
+    ts.between = frame_becomes_page;
+    assert_int_equal(run_save(true, true), -1);
+    assert_int_equal(run_restore(true), 0);
+    compare_backup(true);
+    finish();
+}
+
 static void dirty_everything(unsigned int checkpoint)
 {
     uint32_t g;
@@ -748,6 +770,7 @@ int main(void)
         cmocka_unit_test(t_engine_ballooning_in_the_live_rounds_is_noticed),
         cmocka_unit_test(t_engine_pages_given_back_leave_the_backup),
         cmocka_unit_test(t_engine_page_swapped_in_place_is_noticed),
+        cmocka_unit_test(t_engine_page_in_place_of_a_grant_frame_arrives),
         cmocka_unit_test(t_engine_all_pages_dirty_fit_the_arena),
         cmocka_unit_test(t_engine_tiny_map_limit_still_copies_all),
         cmocka_unit_test(t_engine_stream_cut_anywhere_ends_at_a_checkpoint),

@@ -27,6 +27,7 @@
 
 #define CHECKPOINTS 6
 #define NEW_GFN 1600
+#define GRANT_GFN 1001 /* among pages that are mapped */
 
 static char last_log[400];
 static int stream = -1;
@@ -286,6 +287,31 @@ static void t_save_pause_neither_allocates_nor_writes(void **state)
     }
 }
 
+static void guest_grants(void)
+{
+    guest_writes_much();
+    fake_write(FAKE_PRIMARY, GRANT_GFN, pauses, pauses);
+}
+
+/* It is neither sent, nor found to be gone, time and again. */
+static void t_save_pause_leaves_grant_frames_alone(void **state)
+{
+    static const uint64_t entry = GRANT_GFN;
+    static uint8_t octets[1 << 25];
+    ssize_t n;
+
+    start();
+    fake_populate(FAKE_PRIMARY, GRANT_GFN);
+    fake_dom[FAKE_PRIMARY].special[GRANT_GFN] = 1;
+    between = guest_grants;
+    run_checkpoints(XC_SR_ENCODE_NONE);
+    assert_int_equal(allocations, 0);
+    n = pread(stream, octets, sizeof(octets), 0);
+    assert_in_range(n, 1, sizeof(octets) - 1);
+    assert_null(memmem(octets, (size_t)n, &entry, sizeof(entry)));
+    finish();
+}
+
 /* To map a page that came is not possible without; the count above is one that can be other than 0. */
 static void t_save_pause_maps_what_is_new(void **state)
 {
@@ -419,6 +445,7 @@ int main(void)
         cmocka_unit_test(t_save_whole_nth_call_fails_cleans_up),
         cmocka_unit_test(t_save_whole_child_fails_is_told),
         cmocka_unit_test(t_save_pause_neither_allocates_nor_writes),
+        cmocka_unit_test(t_save_pause_leaves_grant_frames_alone),
         cmocka_unit_test(t_save_pause_maps_what_is_new),
         cmocka_unit_test(t_save_rise_that_nothing_explains_ends_the_protection),
         cmocka_unit_test(t_save_page_behind_the_end_ends_the_protection),

@@ -234,21 +234,37 @@ static int check_rise(struct xc_sr_save *s, const struct moves *m, uint64_t befo
     return -1;
 }
 
+/*
+ * Where a page came the mapping may be of what was there before, a frame of the grant table, say. Only after all
+ * comparisons: a chunk goes as a whole.
+ */
+static int drop_old_mappings(struct xc_sr_save *s)
+{
+    uint64_t pfn = xc_sr_dirty_next(&s->suspect, 0);
+
+    for (; pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(&s->suspect, pfn + 1)) {
+        if (xc_sr_dirty_test(&s->sent, pfn) || !xc_sr_map_has(&s->map, pfn)) continue;
+        xc_sr_map_drop(&s->map, pfn);
+        s->owned_stale = true;
+    }
+    return 0;
+}
+
 int xc_sr_population_check(struct xc_sr_save *s)
 {
     struct moves known = {0}, all = {0};
     uint64_t pages = s->paused_pages, before = s->owned_pages;
     bool thorough = s->population_moved;
 
-    if (pages == before && !thorough) return 0;
+    if (pages == before && !thorough) return drop_old_mappings(s);
     s->population_moved = false;
     s->owned_stale = true;
     if (xc_sr_population_check_end(s)) return -1;
     /* Guests take back what they gave: look there first, and at all other pfns only if need be. */
     if (!thorough && find_known_moves(s, &known)) return -1;
-    if (!thorough && explains(&known, before, pages)) return 0;
+    if (!thorough && explains(&known, before, pages)) return drop_old_mappings(s);
     if (compare_range(s, 0, s->pfns, count_moved, &all)) return -1;
-    if (!thorough && explains(&all, before, pages)) return 0;
+    if (!thorough && explains(&all, before, pages)) return drop_old_mappings(s);
     return compare_mappings(s) ? -1 : check_rise(s, &all, before, pages);
 }
 

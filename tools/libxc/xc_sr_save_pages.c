@@ -141,7 +141,17 @@ static int take_pages(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int 
 }
 
 /*
- * While the guest runs what is mapped is sent without asking: a page that was given back meanwhile is
+ * Without asking the hypervisor for its type. Not before it was asked once: the shared info and the grant table can be
+ * mapped and are logged like memory, but belong to this host.
+ */
+static bool is_known_memory(const struct xc_sr_save *s, uint64_t pfn)
+{
+    return xc_sr_map_has(&s->map, pfn) && xc_sr_dirty_test(&s->sent, pfn) &&
+           !xc_sr_dirty_test(&s->suspect, pfn);
+}
+
+/*
+ * While the guest runs what is known is sent without asking: a page that was given back meanwhile is
  * found later (xc_sr_population_search). Its mapping still shows what it was.
  */
 static int take_batch(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int n)
@@ -150,8 +160,7 @@ static int take_batch(struct xc_sr_save *s, const xen_pfn_t *pfns, unsigned int 
     unsigned int i, asked = 0;
 
     for (i = 0; i < n; i++) {
-        if (s->suspended || !xc_sr_map_has(&s->map, pfns[i]) ||
-            xc_sr_dirty_test(&s->suspect, pfns[i]))
+        if (s->suspended || !is_known_memory(s, pfns[i]))
             unknown[asked++] = pfns[i];
         else if (take_page(s, pfns[i], SR_PAGE_NORMAL, sink_to_stream))
             return -1;
@@ -201,9 +210,8 @@ int xc_sr_copy_dirty(struct xc_sr_save *s)
     xc_sr_dirty_merge(&s->dirty, &s->suspect);
     for (pfn = xc_sr_dirty_next(&s->dirty, 0); pfn != XC_SR_PFN_NONE;
          pfn = xc_sr_dirty_next(&s->dirty, pfn + 1)) {
-        if (xc_sr_map_has(&s->map, pfn) && !xc_sr_dirty_test(&s->suspect, pfn)) {
+        if (is_known_memory(s, pfn)) {
             if (sink_to_arena(s, pfn, SR_PAGE_NORMAL, xc_sr_map_page(&s->map, pfn))) return -1;
-            xc_sr_dirty_set(&s->sent, pfn);
             continue;
         }
         slow[n++] = pfn;
