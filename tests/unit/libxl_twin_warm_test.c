@@ -33,7 +33,9 @@ static bool fake_apply(const struct apply_head *head)
 {
     unsigned char *body = malloc(head->len);
     int null = open("/dev/null", O_WRONLY), out;
-    bool ok = fake_take(body, apply_mode("die") ? head->len / 2 : head->len, null);
+    int marks = open(fake_file("again"), O_WRONLY | O_CREAT | O_APPEND, 0600);
+    bool marked = write(marks, head->again ? "1" : "0", 1) == 1 && !close(marks);
+    bool ok = marked && fake_take(body, apply_mode("die") ? head->len / 2 : head->len, null);
 
     if (apply_mode("die") || (apply_mode("die-once") && first_time())) _exit(1);
     if (apply_mode("mute")) pause();
@@ -116,6 +118,18 @@ static void assert_applied(struct fixture *f, unsigned n)
     free(want.p);
 }
 
+/* Which DATA were marked as those that another process may have begun with: these, and no more. */
+static void assert_marks(struct fixture *f, const char *marks)
+{
+    struct bytes got = {0};
+
+    read_file(f, "again", &got);
+    assert_true(got.n >= strlen(marks));
+    assert_memory_equal(got.p, marks, strlen(marks));
+    assert_null(memchr(got.p + strlen(marks), '1', got.n - strlen(marks)));
+    free(got.p);
+}
+
 static void lose_primary(struct fixture *f)
 {
     cut_link(f);
@@ -150,6 +164,7 @@ static void t_warm_promotes_what_was_applied(void **state)
     RUN_UNTIL(f, f->twin.complete);
     lose_primary(f);
     assert_promoted(f, 3);
+    assert_marks(f, "0");
     assert_false(noted(f, "end of input"));
 }
 
@@ -316,6 +331,7 @@ static void t_warm_applier_that_dies_once_is_started_again(void **state)
     lose_primary(f);
     assert_promoted(f, 3);
     assert_int_equal(f->twin.warm.starts_in_vain, 0); /* what was applied counts */
+    assert_marks(f, "01");
 }
 
 static void t_warm_applier_that_dies_at_go_is_started_again(void **state)

@@ -253,22 +253,123 @@ static void t_apply_encoded_pages(void **state)
 }
 
 /* One line of 64 octets, of which the first word changes. */
-static void t_apply_delta_without_a_page_is_refused(void **state)
+static int apply_delta(struct fixture *f, uint64_t pfn)
 {
-    struct fixture *f = *state;
     struct sr_encoded_pages head = {.count = 1, .method = SR_METHOD_STORED, .content_length = 24};
-    uint64_t entry = 1900 | (uint64_t)SR_ENCODING_DELTA << SR_ENCODED_SHIFT, lines = 1;
+    uint64_t entry = pfn | (uint64_t)SR_ENCODING_DELTA << SR_ENCODED_SHIFT, lines = 1;
     uint8_t body[sizeof(head) + 8 + 24] = {0}, *content = body + sizeof(head) + 8;
 
+    free(f->rec.body);
     memcpy(body, &head, sizeof(head));
     memcpy(body + sizeof(head), &entry, 8);
     memcpy(content, &lines, 8);
     content[8] = 1;
     f->rec = (struct xc_sr_record){SR_REC_ENCODED_PAGES, sizeof(body), heap(body, sizeof(body))};
     assert_null(xc_sr_record_check(f->rec.type, f->rec.length, f->rec.body));
+    return xc_sr_apply_record(&f->a, &f->rec);
+}
+
+static void t_apply_delta_without_a_page_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(xc_sr_apply_open(&f->a), 0);
+    assert_int_equal(apply_delta(f, 1900), -1);
+    assert_non_null(strstr(last_log, "delta for pfn 0x76c"));
+}
+
+/* Behind a page that comes, in the same record: it is not made for the delta. */
+static void t_apply_delta_without_a_page_is_refused_behind_one_that_comes(void **state)
+{
+    struct fixture *f = *state;
+    struct sr_encoded_pages head = {.count = 2, .method = SR_METHOD_STORED, .content_length = 24};
+    uint64_t entries[] = {1800 | (uint64_t)SR_ENCODING_ZERO << SR_ENCODED_SHIFT,
+                          1900 | (uint64_t)SR_ENCODING_DELTA << SR_ENCODED_SHIFT};
+    uint8_t body[sizeof(head) + sizeof(entries) + 24] = {0};
+
+    memcpy(body, &head, sizeof(head));
+    memcpy(body + sizeof(head), entries, sizeof(entries));
+    body[sizeof(head) + sizeof(entries)] = body[sizeof(head) + sizeof(entries) + 8] = 1;
+    f->rec = (struct xc_sr_record){SR_REC_ENCODED_PAGES, sizeof(body), heap(body, sizeof(body))};
+    assert_null(xc_sr_record_check(f->rec.type, f->rec.length, f->rec.body));
     assert_int_equal(xc_sr_apply_open(&f->a), 0);
     assert_int_equal(xc_sr_apply_record(&f->a, &f->rec), -1);
-    assert_non_null(strstr(last_log, "delta"));
+    assert_non_null(strstr(last_log, "delta for pfn 0x76c"));
+}
+
+/* Another process takes over: it begins with the first record again. */
+static void start_over(struct fixture *f)
+{
+    xc_sr_apply_close(&f->a);
+    assert_int_equal(xc_sr_apply_open(&f->a), 0);
+    xc_sr_apply_begin(&f->a, true);
+}
+
+/* The first `steps` of several checkpoints: pfn 5 leaves, pfn 6 leaves and comes back, as do those between. */
+static int several_checkpoints(struct fixture *f, unsigned int steps)
+{
+    unsigned int i;
+
+    for (i = 0; i < steps; i++) {
+        int rc = i == 0   ? apply_delta(f, 5)
+                 : i == 1 ? apply_delta(f, 6)
+                 : i == 2 ? apply_one(f, 5, XTAB, 0)
+                 : i == 3 ? apply_one(f, 6, XTAB, 0)
+                 : i == 4 ? apply_one(f, 6, NORMAL, 1)
+                          : apply_delta(f, 6);
+
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+static void t_apply_several_checkpoints_wherever_it_died(void **state)
+{
+    struct fixture *f = *state;
+    unsigned int died, died_again;
+
+    for (died = 0; died <= 6; died++) {
+        for (died_again = 0; died_again <= 6; died_again++) {
+            teardown(state);
+            setup(state);
+            f = *state;
+            assert_int_equal(xc_sr_apply_open(&f->a), 0);
+            xc_sr_apply_begin(&f->a, false);
+            assert_int_equal(several_checkpoints(f, died), 0);
+            start_over(f);
+            assert_int_equal(several_checkpoints(f, died_again), 0);
+            start_over(f);
+            assert_int_equal(several_checkpoints(f, 6), 0);
+            assert_int_equal(xc_sr_apply_end(&f->a), 0);
+            assert_null(fake_page(FAKE_BACKUP, 5));
+            assert_int_equal(fake_page(FAKE_BACKUP, 6)[0], 0);
+            assert_int_equal(fake_page(FAKE_BACKUP, 6)[8], 7);
+            assert_int_equal(fake_page(FAKE_BACKUP, 6)[4095], 7);
+        }
+    }
+}
+
+/* It says again, but nothing takes the page away, or the pfn never had one, or it is another DATA. */
+static void t_apply_again_is_no_excuse(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(xc_sr_apply_open(&f->a), 0);
+    xc_sr_apply_begin(&f->a, true);
+    assert_int_equal(apply_delta(f, 1900), 0);
+    assert_int_equal(apply_one(f, 1900, XALLOC, 0), 0);
+    assert_int_equal(apply_delta(f, 1900), 0);
+    last_log[0] = 0;
+    assert_int_equal(xc_sr_apply_end(&f->a), -1);
+    assert_non_null(strstr(last_log, "delta for pfn 0x76c"));
+    start_over(f);
+    assert_int_equal(apply_delta(f, FAKE_GFNS), -1);
+    start_over(f);
+    assert_int_equal(apply_one(f, 5, NORMAL, 1), 0);
+    assert_int_equal(xc_sr_apply_end(&f->a), 0);
+    assert_int_equal(apply_delta(f, 1900), -1);
+    xc_sr_apply_begin(&f->a, false);
+    assert_int_equal(apply_delta(f, 1900), -1);
 }
 
 static void make_param(struct fixture *f, uint64_t index, uint64_t value)
@@ -407,6 +508,9 @@ int main(void)
         T(t_apply_pfn_out_of_bounds_is_refused),
         T(t_apply_encoded_pages),
         T(t_apply_delta_without_a_page_is_refused),
+        T(t_apply_delta_without_a_page_is_refused_behind_one_that_comes),
+        T(t_apply_several_checkpoints_wherever_it_died),
+        T(t_apply_again_is_no_excuse),
         T(t_apply_params),
         T(t_apply_context_is_the_newest),
         T(t_apply_static_record_is_refused),

@@ -75,12 +75,13 @@ int xc_sr_apply_open(struct xc_sr_apply *a)
 void xc_sr_apply_close(struct xc_sr_apply *a)
 {
     xc_sr_map_dispose(&a->map);
+    xc_sr_sparse_dispose(&a->awaited);
     free(a->context.body);
     memset(&a->context, 0, sizeof(a->context));
     free(a->skipped);
     free(a->scratch);
     a->skipped = a->scratch = NULL;
-    a->has_tsc = false;
+    a->has_tsc = a->again = false;
 }
 
 /* ---- pages that come and go ---- */
@@ -126,6 +127,33 @@ static int page_there(struct xc_sr_apply *a, uint64_t pfn)
     return errno == ENOENT ? 0 : -1;
 }
 
+static bool brings_whole_page(uint64_t entry)
+{
+    return xc_sr_page_type_has_data(xc_sr_entry_type(entry)) &&
+           xc_sr_entry_encoding(entry) != SR_ENCODING_DELTA;
+}
+
+static bool is_delta(uint64_t entry)
+{
+    return xc_sr_entry_encoding(entry) == SR_ENCODING_DELTA;
+}
+
+static int refuse_delta(const struct xc_sr_apply *a, uint64_t pfn)
+{
+    SR_FAIL(&a->env, EINVAL, "ENCODED_PAGES: delta for pfn %#lx, which is not there",
+            (unsigned long)pfn);
+    return -1;
+}
+
+/* A pfn that had a page once is below the end that the hypervisor tells of: it never moves down. */
+static int pass_over_delta(struct xc_sr_apply *a, uint64_t pfn)
+{
+    if (!a->again || pfn >= a->map.pfns) return refuse_delta(a, pfn);
+    if (!xc_sr_sparse_set(&a->awaited, pfn)) return 0;
+    SR_ERRNO(&a->env, "cannot track pfn %#lx", (unsigned long)pfn);
+    return -1;
+}
+
 /*
  * From entry i on, which is missing or gone: those that want the same done, up to a batch. One
  * hypercall and one new mapping of a chunk serve them all.
@@ -144,6 +172,8 @@ static int collect(struct xc_sr_apply *a, const struct pages *pages, uint32_t i,
         if (is_shared(a, pfn)) continue;
         there = page_there(a, pfn);
         if (there < 0) return -1;
+        if (!there && is_delta(entry)) break; /* see prepare() */
+        if (!brings_whole_page(entry) && xc_sr_sparse_test(&a->awaited, pfn)) continue;
         if (!there == populated) list_add(list, pfn);
     }
     return 0;
@@ -223,12 +253,11 @@ static int prepare(struct xc_sr_apply *a, const struct pages *pages, uint32_t i,
     if (is_shared(a, pfn)) return 0;
     there = page_there(a, pfn);
     if (there < 0) return -1;
+    if (!there && is_delta(entry)) return pass_over_delta(a, pfn);
+    if (!there && populated && !brings_whole_page(entry) && xc_sr_sparse_test(&a->awaited, pfn))
+        return 0;
+    xc_sr_sparse_clear(&a->awaited, pfn);
     if (!populated) return there ? depopulate(a, pages, i) : 0;
-    if (!there && xc_sr_entry_encoding(entry) == SR_ENCODING_DELTA) {
-        SR_FAIL(&a->env, EINVAL, "ENCODED_PAGES: delta for pfn %#lx, which is not there",
-                (unsigned long)pfn);
-        return -1;
-    }
     if (!there && populate(a, pages, i)) return -1;
     *page = xc_sr_map_page_rw(&a->map, pfn);
     if (*page) return 0;
@@ -329,6 +358,20 @@ static int keep_context(struct xc_sr_apply *a, const struct xc_sr_record *rec)
     a->context = *rec;
     a->context.body = copy;
     return 0;
+}
+
+void xc_sr_apply_begin(struct xc_sr_apply *a, bool again)
+{
+    xc_sr_sparse_dispose(&a->awaited);
+    a->again = again;
+}
+
+int xc_sr_apply_end(struct xc_sr_apply *a)
+{
+    uint64_t pfn = xc_sr_sparse_next(&a->awaited, 0);
+
+    a->again = false;
+    return pfn == XC_SR_PFN_NONE ? 0 : refuse_delta(a, pfn);
 }
 
 int xc_sr_apply_record(struct xc_sr_apply *a, const struct xc_sr_record *rec)

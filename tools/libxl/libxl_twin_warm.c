@@ -69,6 +69,8 @@ static void answer_late(libxl__egc *egc, libxl__ev_time *ev)
 static void begin_message(libxl__twin_warm *w, enum apply_kind kind, size_t len)
 {
     w->head = (struct apply_head){.kind = kind, .n = w->stream->committed, .len = len};
+    w->head.again = kind == APPLY_DATA && w->data_begun;
+    if (kind == APPLY_DATA) w->data_begun = true;
     w->sent = 0;
     libxl__ev_time_register_rel(w->loop, &w->limit, answer_late, LIMIT_ANSWER_MS);
 }
@@ -140,6 +142,7 @@ static void answered(libxl__egc *egc, libxl__twin_warm *w, const struct apply_an
         w->event(egc, w, TWIN_WARM_READY);
     } else if (asked == APPLY_DATA) {
         w->starts_in_vain = 0;
+        w->data_begun = false;
         w->applied = w->head.len;
         libxl__twin_stream_took(w->stream, w->applied);
         w->event(egc, w, TWIN_WARM_APPLIED);

@@ -12,7 +12,7 @@
  *
  * Invariants
  *  1. The bytes of a DATA stay in the twin's stream until APPLIED. If the process dies it is started
- *     again and gets them again: applying twice does no harm.
+ *     again and gets them again, marked so, perhaps with more behind them: applying twice does no harm.
  *  2. One message at a time is under way, with a limit.
  *  3. GO is sent only when nothing is left to apply.
  *  4. While the process lives, it maps the domain, which then cannot be destroyed altogether.
@@ -34,7 +34,8 @@ enum apply_kind {
 
 /* Between two processes of one host and one build: host order. */
 struct apply_head {
-    uint32_t kind, zero;
+    uint32_t kind;
+    uint32_t again; /* DATA: another process was sent it, or its beginning, and gave no answer */
     uint64_t n, len;
 };
 
@@ -75,6 +76,7 @@ struct libxl__twin_warm {
     libxl__ev_time limit;
     int in_fd, out_fd, err_fd;
     bool domain_complete, ready, go_wanted, failed, closing;
+    bool data_begun; /* sent, perhaps not all of it, and no answer came */
     unsigned starts_in_vain;
     struct apply_head head; /* the message under way; kind 0: none */
     size_t sent;            /* of head and body */

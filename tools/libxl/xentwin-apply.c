@@ -148,12 +148,14 @@ static int apply(struct applier *ap, const struct apply_head *head)
     uint64_t left = head->len;
     int rc = 0;
 
+    xc_sr_apply_begin(&ap->a, head->again);
     while (!rc && left) {
         rc = read_record(ap, &rec, &left);
         if (!rc) rc = xc_sr_apply_record(&ap->a, &rec);
         free(rec.body);
         rec.body = NULL;
     }
+    if (!rc) rc = xc_sr_apply_end(&ap->a);
     if (!rc) rc = xc_sr_apply_context(&ap->a);
     return rc ? rc : answer(ap, APPLY_APPLIED, head->n);
 }
