@@ -440,15 +440,24 @@ static void t_log_of_a_live_helper_is_left(void **state)
     assert_int_equal(sim.sleeps, 20);
 }
 
-/* The dead operation's helper ends the hypervisor's log and cannot end QEMU's. */
+/* The dead operation's helper cannot end QEMU's log, and may have been killed in the same moment. */
 static void t_helper_on_its_way_out_is_waited_for(void **state)
 {
     sim.type = "hvm";
     sim.log_lock = xc_sr_lock(run_dir, DOMID);
     sim.helper_ends = 3;
     suspend_guest();
-    go_on(0, "cont resume net qemu_log_on qemu_log_off ");
+    go_on(0, "cont resume net log_dirty_off qemu_log_on qemu_log_off ");
     assert_int_equal(sim.sleeps, 4);
+}
+
+static void t_helper_on_its_way_out_is_waited_for_without_qemu(void **state)
+{
+    sim.log_lock = xc_sr_lock(run_dir, DOMID);
+    sim.helper_ends = 0;
+    suspend_guest();
+    go_on(0, "resume net log_dirty_off ");
+    assert_int_equal(sim.sleeps, 1);
 }
 
 static void t_log_is_free_afterwards(void **state)
@@ -608,6 +617,7 @@ int main(void)
         T(t_hypervisor_unreachable_nothing_touched),
         T(t_log_of_a_live_helper_is_left),
         T(t_helper_on_its_way_out_is_waited_for),
+        T(t_helper_on_its_way_out_is_waited_for_without_qemu),
         T(t_log_is_free_afterwards),
         T(t_stay_stopped_twice_pauses_once_go_on_undoes_it),
         T(t_stay_stopped_with_a_stale_mark_pauses),

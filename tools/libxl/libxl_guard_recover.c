@@ -273,19 +273,25 @@ static void log_dirty_off(struct recover *r)
         failed(r, "log-dirty mode cannot be ended");
 }
 
-/* The dead operation's helper cannot end QEMU's log, so its end is waited for; another one's log is its own. */
-static void qemu_dirty_log_end(struct recover *r)
+/*
+ * The dead operation's helper cannot end QEMU's log, and may have been killed with it, so its end is waited for; another one's
+ * log is its own.
+ */
+static void end_logs_left(struct recover *r)
 {
+    bool was_used = r->log_used;
     const struct timespec step = {.tv_nsec = SETTLE_STEP_MS * 1000000L};
 
     for (int ms = 0; r->log_used && ms < LOG_LOCK_MS; ms += SETTLE_STEP_MS) {
         nanosleep(&step, NULL);
         lock_log(r);
     }
-    if (r->log_used)
+    if (r->log_used) {
         LOG(r->gc, INFO, "domain %u: somebody protects or migrates it", r->domid);
-    else
-        qemu_dirty_log_off(r);
+        return;
+    }
+    if (was_used) log_dirty_off(r);
+    if (r->emulated) qemu_dirty_log_off(r);
 }
 
 static void let_run(struct recover *r)
@@ -369,7 +375,7 @@ static int go_on(libxl__gc *gc, uint32_t domid, const char *ifb, bool by_hand)
         rc = libxl__netbuffer_remove(gc, ifb);
         note_rc(&r, rc);
     }
-    if (r.emulated) qemu_dirty_log_end(&r);
+    end_logs_left(&r);
     unlock_log(&r);
     if (r.watching) settle(&r);
 out:
