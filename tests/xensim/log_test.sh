@@ -86,7 +86,8 @@ what="after a kill"
 on A resume "$d"
 on A fault domctl.shadow_op.clean n=2 comm=libxl-save-help kill >/dev/null
 roundtrip A "$d" "$our_helper" - 0 - >"$dir/out" 2>"$dir/err" && fail "$what: it was not killed"
-[ "$(value A "$d" log)" = 1 ] && [ -e "$dir/A/log-$d.lock" ] || fail "$what: nothing is left to take over"
+[ "$(value A "$d" log)" = 1 ] || fail "$what: no log is left to take over"
+[ -e "$dir/A/log-$d.lock" ] || fail "$what: no lock file is left"
 on A clear
 roundtrip A "$d" "$our_helper" - 0 - >"$dir/out" 2>"$dir/err" || fail "$what: $(cat "$dir/out" "$dir/err")"
 [ ! -e "$dir/A/log-$d.lock" ] || fail "$what: its lock is left"
