@@ -24,6 +24,9 @@ static xentoollog_logger *quiet;
 static libxl__save_callout *helper;
 static libxl__channel *channel;
 static libxl__dom_suspend *suspend;
+static int suspends; /* requests so far */
+static int64_t taken_ms,
+    suspend_ms; /* a request: when it was taken, when it is carried out; 0: none */
 static bool hvm;
 static bool hello_due, stopped_due, peer_silent;
 static uint64_t ack_due;
@@ -104,15 +107,21 @@ int libxl__dom_suspend_prepare(libxl__dom_suspend *ds)
 }
 int libxl__dom_suspend_start(libxl__dom_suspend *ds)
 {
-    suspend_due = true;
+    if (++suspends == how.late_suspend) {
+        taken_ms = now;
+        suspend_ms = now + how.late_ms;
+    } else {
+        suspend_due = true;
+    }
     return 0;
 }
 bool libxl__dom_suspend_pending(const libxl__dom_suspend *ds)
 {
-    return suspend_due;
+    return suspend_due || taken_ms;
 }
 void libxl__dom_suspend_abort(libxl__egc *egc, libxl__dom_suspend *ds)
 {
+    if (!suspend_due) return; /* what was taken cannot be withdrawn */
     suspend_due = false;
     ds->suspended(egc, ds, ERROR_ABORTED);
 }
@@ -515,6 +524,8 @@ void world_start(const struct world_setup *setup)
     suspend = NULL;
     hello_due = stopped_due = peer_silent = false;
     helper_alive = helper_waits = suspend_due = terminated = killed = false;
+    suspends = 0;
+    taken_ms = suspend_ms = 0;
     ack_due = 0;
     memset(qmp_queue, 0, sizeof(qmp_queue));
     arbiter_due = NULL;
@@ -546,8 +557,30 @@ void world_start(const struct world_setup *setup)
     libxl_replication_start(NULL, &info, 1, null_fd, null_fd, NULL);
 }
 
+static void suspend_ends(libxl__egc *egc, int rc)
+{
+    taken_ms = 0;
+    suspend->suspended(egc, suspend, rc);
+}
+
+static void late_turn(libxl__egc *egc)
+{
+    if (suspend_ms && now >= suspend_ms && world.guest == GUEST_IS_RUNNING) {
+        world.guest = GUEST_IS_SUSPENDED;
+        suspend_ms = 0;
+    }
+    if (!taken_ms || !suspend) return;
+    if (world.guest == GUEST_IS_ENDED)
+        suspend_ends(egc, ERROR_DOMAIN_DESTROYED);
+    else if (world.guest == GUEST_IS_SUSPENDED)
+        suspend_ends(egc, 0);
+    else if (now >= taken_ms + suspend->limit_ms)
+        suspend_ends(egc, ERROR_GUEST_TIMEDOUT);
+}
+
 static void guest_turn(libxl__egc *egc)
 {
+    late_turn(egc);
     if (!suspend_due || !suspend) return;
     suspend_due = false;
     if (world.guest == GUEST_IS_ENDED) {
@@ -573,6 +606,9 @@ static void rest_turn(libxl__egc *egc)
     }
 }
 
+/* libxl's minute, and some seconds more. */
+#define WORTH_WAITING_MS 69000
+
 void world_turn(void)
 {
     libxl__egc egc = {loop};
@@ -583,6 +619,7 @@ void world_turn(void)
     for (int i = 0; i < 5 && !world.completions; i++)
         turns[i](&egc);
     if (!world.completions) libxl__loop_once(loop, 50);
+    if (world.completions) world.suspends_unseen = suspend_ms && how.late_ms < WORTH_WAITING_MS;
 }
 
 void world_end(void)

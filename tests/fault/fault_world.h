@@ -15,6 +15,7 @@ struct world_setup {
     /* Turns: QEMU's answer about its dirty log; the helper's, until it looks at a stream that has ended, and leaves; what it gets after
      * SIGTERM. */
     int log_turns, look_turns, leave_turns, grace_turns;
+    int late_suspend, late_ms; /* the n-th request is taken at once and carried out so much later */
 };
 
 enum world_guest { GUEST_IS_RUNNING, GUEST_IS_SUSPENDED, GUEST_IS_PAUSED, GUEST_IS_ENDED };
@@ -33,6 +34,7 @@ struct world {
     bool disks_protected, disks_unprotected, early_barrier;
     bool qemu_log, qemu_aborted, qmp_failed; /* told to end a dirty log that it did not keep */
     bool unasked_answer;                     /* the helper got one */
+    bool suspends_unseen; /* it will, when the operation is over and should have waited for it */
     int open_things;
 };
 extern struct world world;

@@ -67,6 +67,8 @@ static void judge(enum what what, int n, const struct world_setup *s)
     if (w->guest != GUEST_IS_RUNNING || w->vm_stopped)
         fail_msg("%s, n = %d: the guest does not run (state %d, QEMU %s)", names[what], n, w->guest,
                  w->vm_stopped ? "stopped" : "runs");
+    if (w->suspends_unseen)
+        fail_msg("%s, n = %d: it will suspend, and nobody will wake it", names[what], n);
     if (w->plug != PLUG_NONE && !w->teardown_failed)
         fail_msg("%s, n = %d: plug left", names[what], n);
     if (w->qemu_log && !w->qmp_failed)
@@ -337,6 +339,25 @@ static void t_remus_dirty_log_is_ended_once(void **state)
     }
 }
 
+/* It takes the request and is slow, and meanwhile the protection ends in every way. */
+static void t_remus_late_suspend_is_resumed(void **state)
+{
+    static const int late_ms[] = {1000, 15000, 25000, 45000, 65000};
+
+    for (int c = 0; c < 8 * 5; c++) {
+        struct world_setup s = {.hvm = c & 1,
+                                .rule_backup = c & 2,
+                                .netbuf = c & 4,
+                                .checkpoints = 3,
+                                .late_suspend = 2,
+                                .late_ms = late_ms[c / 8]};
+
+        for (enum what what = PEER_LOST; what <= VCPUS_CHANGE; what++)
+            for (int n = 1; n < 1400; n += 1 + n / 8)
+                run(what, n, &s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +376,7 @@ int main(void)
         cmocka_unit_test(t_remus_guest_held_by_an_earlier_one_is_left_alone),
         cmocka_unit_test(t_remus_checkpoints_and_status_keep_no_memory),
         cmocka_unit_test(t_remus_dirty_log_is_ended_once),
+        cmocka_unit_test(t_remus_late_suspend_is_resumed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -67,6 +67,7 @@ static const char *const names[FAULT_KINDS] = {
     [DISK_BARRIER_LOST] = "disk's barrier is not told",
     [DISK_REFUSES] = "disk refuses something",
     [DISK_PROMOTION_FAILS] = "disk cannot be promoted",
+    [GUEST_SUSPENDS_LATE] = "guest suspends late",
 };
 
 const char *fault_name(enum fault_kind kind)
@@ -201,6 +202,9 @@ static void apply(const struct fault *f)
     case GUEST_IS_DEAF:
         guest.deaf = true;
         return;
+    case GUEST_SUSPENDS_LATE:
+        guest.late_ms = f->for_ms;
+        return;
     case QEMU_HANGS:
         guest.qemu_hangs = true;
         return;
@@ -259,7 +263,7 @@ static bool all_over(void)
         return true;
     }
     if (procs[XL].alive || procs[TWIN].alive || procs[GUARD].alive || !children_gone() ||
-        (guest.here && !helper_gone()) || (guest.here && !guard_gone())) {
+        (guest.here && !helper_gone()) || (guest.here && !guard_gone()) || suspend_to_come()) {
         linger_until = 0;
         return false;
     }

@@ -74,6 +74,7 @@ enum fault_kind {
     DISK_BARRIER_LOST,
     DISK_REFUSES,
     DISK_PROMOTION_FAILS,
+    GUEST_SUSPENDS_LATE, /* comes before another one */
     FAULT_KINDS
 };
 
@@ -98,6 +99,8 @@ struct setup {
     int applier_bytes;                     /* that xentwin-apply takes in a ms; 0: any */
     int disks;                             /* replicated ones */
     int disk_delay_ms;                     /* that their links are slower */
+    int late_ms,
+        late_before; /* the guest carries out a request so late; it got it so long before the fault, in turns or ms */
     int log_ms; /* QEMU's longest answer about its dirty log; 0: as any other */
     struct fault faults[2];
     int nr_faults;
@@ -220,12 +223,14 @@ struct guest {
     uint64_t page[PAGES];
     bool dirty[PAGES];
     int64_t frozen_until;
+    int64_t late_ms; /* it takes the next request to suspend, and carries it out so late */
     bool plug_fails, plug_left; /* the next call of the net buffer fails; removing it failed */
     bool netbuf;
 };
 extern struct guest guest;
 bool guest_runs(void);
 void suspend_withdraw(void);
+bool suspend_to_come(void);
 void guest_start(void);
 void netbuf_open_and_remove(void);
 void netbuf_die(void);

@@ -31,6 +31,7 @@ static bool holding, closed; /* anything was ever plugged; a closed epoch waits 
 
 static libxl__dom_suspend *suspend;
 static bool suspend_pending, suspend_done;
+static bool suspend_taken; /* and not carried out yet: it cannot be withdrawn */
 static int suspend_result;
 static uintptr_t suspend_number;
 
@@ -82,7 +83,7 @@ void guest_start(void)
 {
     guest = (struct guest){.here = true};
     nr_held[0] = nr_held[1] = 0;
-    holding = closed = suspend_pending = suspend_done = false;
+    holding = closed = suspend_pending = suspend_done = suspend_taken = false;
     suspend = NULL;
     after(setup.tick_ms, tick, NULL);
 }
@@ -226,12 +227,33 @@ static void guest_suspends(void *arg)
     }
 }
 
+/* Whether anybody waits for it or not. */
+static void suspends_as_taken(void *arg)
+{
+    if (!suspend_taken) return;
+    suspend_taken = false;
+    if (suspend_pending && !suspend_done)
+        guest_suspends(arg);
+    else if (guest_runs())
+        guest.suspended = true;
+}
+
+bool suspend_to_come(void)
+{
+    return suspend_taken && guest_runs();
+}
+
 int libxl__dom_suspend_start(libxl__dom_suspend *ds)
 {
     suspend_pending = true;
     suspend_done = false;
     suspend_number++;
-    after(between(0, 3), guest_suspends, (void *)suspend_number);
+    suspend_taken = guest.late_ms;
+    if (suspend_taken)
+        after(guest.late_ms, suspends_as_taken, (void *)suspend_number);
+    else
+        after(between(0, 3), guest_suspends, (void *)suspend_number);
+    guest.late_ms = 0;
     after(ds->limit_ms, suspend_too_late, (void *)suspend_number);
     return 0;
 }
@@ -243,13 +265,15 @@ bool libxl__dom_suspend_pending(const libxl__dom_suspend *ds)
 
 void libxl__dom_suspend_abort(libxl__egc *egc, libxl__dom_suspend *ds)
 {
+    if (suspend_taken) return;
     suspend_pending = false;
     ds->suspended(egc, ds, suspend_done ? suspend_result : ERROR_ABORTED);
 }
 
+/* By the guard, which waits for one that was taken. */
 void suspend_withdraw(void)
 {
-    suspend_pending = false;
+    suspend_pending = suspend_taken = false;
 }
 
 void libxl__dom_suspend_dispose(libxl__dom_suspend *ds)

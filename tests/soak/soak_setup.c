@@ -52,7 +52,7 @@ static void choose_world(void)
 /* Dice of their own: a seed without these parts means what it meant before there were any. */
 static enum fault_kind choose_parts(uint64_t seed)
 {
-    int least = DISK_OF_PRIMARY_DIES, most = FAULT_KINDS - 1;
+    int least = DISK_OF_PRIMARY_DIES, most = DISK_PROMOTION_FAILS;
     enum fault_kind kind;
 
     dice_seed(~seed);
@@ -65,6 +65,8 @@ static enum fault_kind choose_parts(uint64_t seed)
     kind = (setup.warm || setup.disks) && chance(60) ? (enum fault_kind)between(least, most)
                                                      : FAULT_NONE;
     if (chance(30)) setup.log_ms = between(4, 60);
+    if (chance(10)) setup.late_ms = chance(30) ? between(1, 3000) : between(3000, 66000);
+    setup.late_before = between(0, 60);
     return kind;
 }
 
@@ -82,6 +84,22 @@ static void choose_fault_of_part(enum fault_kind kind)
         if (chance(30)) f->at_turn += (uint64_t)between(1, 100);
     }
     f->kind = kind;
+}
+
+/* The fault then comes while the guest is about to suspend. */
+static void put_late_suspend(void)
+{
+    struct fault *f = &setup.faults[0];
+    int64_t ms = f->at_ms - 5 * setup.late_before, turn = (int64_t)f->at_turn - setup.late_before;
+
+    setup.nr_faults = 2;
+    setup.faults[1] = *f;
+    f->kind = GUEST_SUSPENDS_LATE;
+    f->for_ms = setup.late_ms;
+    if (f->at_turn)
+        f->at_turn = turn > 1 ? (uint64_t)turn : 1;
+    else
+        f->at_ms = ms > 0 ? ms : 0;
 }
 
 void setup_from_seed(uint64_t seed)
@@ -108,4 +126,5 @@ void setup_from_seed(uint64_t seed)
     if (setup.nr_faults && setup.faults[0].kind != USER_STOPS && chance(70))
         setup.checkpoints += 20; /* the fault, not the count, is to end most runs */
     if (of_part) choose_fault_of_part(of_part);
+    if (setup.late_ms && setup.nr_faults == 1) put_late_suspend();
 }

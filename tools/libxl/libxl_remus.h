@@ -20,6 +20,9 @@
 #include "libxl_replication.h"
 #include "libxl_save_callout.h"
 
+/* The guest's time to take a request to suspend, and then to carry it out: what libxl gives it. */
+#define LIMIT_GUEST_SUSPENDS_MS 60000
+
 /* What the step that is under way waits for. An event that nobody waits for only leaves its mark in the state. */
 enum remus_wait {
     WAIT_NOTHING,
@@ -103,6 +106,8 @@ typedef struct libxl__remus {
     bool guest_ended, helper_clean, told_unwatched;
     bool state_saved, device_failed, helper_wants_checkpoint;
     bool vm_stopped; /* QEMU was told stop and not cont */
+    bool
+        suspend_late; /* it took a request to suspend and may carry it out when nobody waits for that */
     enum remus_fate fate;
 
     /* times of the open checkpoint, us */

@@ -41,7 +41,7 @@ const struct step remus_undo_plan[] = {
     {"settle the output", settle_output, LIMIT_LOCAL_MS},
     {"end the save helper", end_helper, HELPER_GRACE_MS + 5000},
     {"end log-dirty mode", end_logdirty, LIMIT_QMP_MS},
-    {"await a late suspend", await_late_suspend, LIMIT_LOCAL_MS},
+    {"await a late suspend", await_late_suspend, LIMIT_GUEST_SUSPENDS_MS + LATE_SUSPEND_MS + 5000},
     {0},
 };
 
@@ -160,6 +160,8 @@ static void settle_guest(libxl__egc *egc, libxl__epoch *ep)
     if (rm->guest_ended) {
         libxl__epoch_next(egc, ep, 0);
     } else if (rm->fate == FATE_GO_ON) {
+        /* Taken and not carried out: it may suspend after this. */
+        if (libxl__dom_suspend_pending(&rm->suspend)) rm->suspend_late = true;
         run_guest(egc, rm);
     } else {
         int rc = libxl__recover_stay_stopped(rm->gc, rm->domid);
@@ -259,26 +261,31 @@ static void end_logdirty(libxl__egc *egc, libxl__epoch *ep)
 static void look_for_suspend(libxl__egc *egc, libxl__ev_time *ev)
 {
     libxl__remus *rm = CONTAINER_OF(ev, libxl__remus, timer);
+    int64_t now = libxl__loop_now_ms(rm->loop);
     int rc = 0;
 
+    /* It still has some of its limit. */
+    if (libxl__dom_suspend_pending(&rm->suspend)) rm->late_until_ms = now + LATE_SUSPEND_MS;
     if (libxl__dom_is_suspended(rm->xch, rm->domid)) {
         rc = resume_now(rm);
-    } else if (libxl__loop_now_ms(rm->loop) < rm->late_until_ms) {
+    } else if (!rm->guest_ended && now < rm->late_until_ms) {
         rc = libxl__ev_time_register_rel(rm->loop, &rm->timer, look_for_suspend, LATE_POLL_MS);
         if (!rc) return;
     }
     remus_event(egc, rm, WAIT_LATE_SUSPEND, rc);
 }
 
-/* A guest that took the request but did not stop in time may do so now, and nobody else would wake it. */
+/* A guest that took the request may stop now, whatever ended the protection, and nobody else would wake it. */
 static void await_late_suspend(libxl__egc *egc, libxl__epoch *ep)
 {
     libxl__remus *rm = remus_of(ep);
 
-    if (ep->rc != ERROR_GUEST_TIMEDOUT || rm->guest_ended || rm->fate != FATE_GO_ON) {
+    if (!rm->suspend_late || rm->guest_ended || rm->fate != FATE_GO_ON) {
         libxl__epoch_next(egc, ep, 0);
         return;
     }
+    remus_message(rm, "domain %u runs, but may still suspend as it was asked: waiting to wake it",
+                  rm->domid);
     rm->late_until_ms = libxl__loop_now_ms(rm->loop) + LATE_SUSPEND_MS;
     remus_wait_for(rm, WAIT_LATE_SUSPEND);
     look_for_suspend(egc, &rm->timer);

@@ -254,6 +254,7 @@ static void guest_suspended(libxl__egc *egc, libxl__dom_suspend *ds, int rc)
     libxl__remus *rm = ds->user;
 
     if (rc == ERROR_DOMAIN_DESTROYED) rm->guest_ended = true;
+    if (rc == ERROR_GUEST_TIMEDOUT) rm->suspend_late = true;
     remus_event(egc, rm, WAIT_SUSPENDED, rc);
 }
 
@@ -266,7 +267,7 @@ static void prepare_guest(libxl__egc *egc, libxl__epoch *ep)
     rm->suspend.xch = rm->xch;
     rm->suspend.domid = rm->domid;
     rm->suspend.kind = rm->kind;
-    rm->suspend.limit_ms = 60000;
+    rm->suspend.limit_ms = LIMIT_GUEST_SUSPENDS_MS;
     rm->suspend.user = rm;
     rm->suspend.suspended = guest_suspended;
     if (rm->kind == GUEST_HVM) rc = libxl__qmp_open(rm->loop, rm->domid, &rm->qmp);
