@@ -28,7 +28,9 @@ static int suspends; /* requests so far */
 static int64_t taken_ms,
     suspend_ms; /* a request: when it was taken, when it is carried out; 0: none */
 static bool hvm;
-static bool hello_due, stopped_due, peer_silent;
+static bool hello_due, stop_due, peer_silent;
+static bool stop_read; /* nothing can bring the twin back; STOPPED is sent at stopped_ms */
+static int64_t stopped_ms;
 static uint64_t ack_due;
 static struct world_setup how;
 /* What the helper asks next. */
@@ -398,7 +400,7 @@ int libxl__channel_send(libxl__channel *ch, unsigned type, uint64_t arg, const v
         world.backup_has_checkpoint = true;
         ack_due = arg;
     } else if (type == CHANNEL_STOP) {
-        stopped_due = true;
+        stop_due = true;
     }
     return 0;
 }
@@ -418,6 +420,10 @@ void libxl__channel_text(const void *body, size_t len, char *out, size_t room)
 {
     out[0] = 0;
 }
+bool libxl__channel_stop_read(const libxl__channel *ch)
+{
+    return stop_read;
+}
 int64_t libxl__channel_silence_ms(const libxl__channel *ch)
 {
     return 0;
@@ -436,9 +442,12 @@ static void backup_turn(libxl__egc *egc)
         world.acked = ack_due;
         ack_due = 0;
         deliver(egc, CHANNEL_ACK, world.acked);
-    } else if (stopped_due) {
-        stopped_due = false;
-        world.twin_dropped = true;
+    } else if (stop_due) {
+        stop_due = false;
+        stop_read = world.twin_dropped = true;
+        stopped_ms = now + how.drop_ms;
+    } else if (stopped_ms && now >= stopped_ms) {
+        stopped_ms = 0;
         deliver(egc, CHANNEL_STOPPED, 0);
     }
 }
@@ -522,7 +531,8 @@ void world_start(const struct world_setup *setup)
     helper = NULL;
     channel = NULL;
     suspend = NULL;
-    hello_due = stopped_due = peer_silent = false;
+    hello_due = stop_due = stop_read = peer_silent = false;
+    stopped_ms = 0;
     helper_alive = helper_waits = suspend_due = terminated = killed = false;
     suspends = 0;
     taken_ms = suspend_ms = 0;

@@ -15,6 +15,7 @@ struct world_setup {
     /* Turns: QEMU's answer about its dirty log; the helper's, until it looks at a stream that has ended, and leaves; what it gets after
      * SIGTERM. */
     int log_turns, look_turns, leave_turns, grace_turns;
+    int drop_ms;               /* from STOP to STOPPED */
     int late_suspend, late_ms; /* the n-th request is taken at once and carried out so much later */
 };
 

@@ -101,7 +101,8 @@ struct setup {
     int disk_delay_ms;                     /* that their links are slower */
     int late_ms,
         late_before; /* the guest carries out a request so late; it got it so long before the fault, in turns or ms */
-    int log_ms; /* QEMU's longest answer about its dirty log; 0: as any other */
+    int drop_ms; /* that the stock receiver takes to destroy the copy; 0: some */
+    int log_ms;  /* QEMU's longest answer about its dirty log; 0: as any other */
     struct fault faults[2];
     int nr_faults;
     int fail_who; /* the n-th call of this process to the system fails, n = fail_call; 0: none */

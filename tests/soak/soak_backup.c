@@ -191,7 +191,7 @@ bool receiver_pump(struct child *c)
             child_ends(c, W_EXITCODE(1, 0));
             return true;
         }
-        after(between(0, 300), domain_is_destroyed, c);
+        after(setup.drop_ms ? setup.drop_ms : between(0, 300), domain_is_destroyed, c);
         return true;
     }
     taken += (int)r;

@@ -218,6 +218,8 @@ static void judge_primary(void)
         if (!guest.netbuf && judge.suspends) judge_fail("paused with open output");
         if (!by_guard && completion_result() != ERROR_LOCK_FAIL)
             judge_fail("paused, but the result is %d", completion_result());
+        if (setup.nr_faults == happened(USER_STOPS) && !setup.slow_percent && !judge.call_failed)
+            judge_fail("paused after an end on purpose");
         if (!judge.refused_primary && !setup.rule_backup && !setup.arbiter)
             judge_fail("paused although the rule lets the primary go on");
         return;
@@ -267,6 +269,7 @@ static void judge_bound(void)
     if (!judge.promoted && completions() && !completion_result()) return; /* it ended on purpose */
     if (!judge.commit_delivered) bound += 30000; /* the peer may need that long until its HELLO */
     if (happened(GUEST_IS_DEAF) || happened(QEMU_HANGS)) bound += 260000;
+    if (setup.drop_ms) bound += 31000;               /* until it is not waited for any more */
     if (happened(APPLIER_HANGS)) bound += 140000;    /* until it is killed */
     if (happened(COPY_DESTROYED)) bound += 65000;    /* until it gives up looking for the domain */
     if (happened(DISK_STANDS_STILL)) bound += 40000; /* or a step is given up */

@@ -67,6 +67,7 @@ static enum fault_kind choose_parts(uint64_t seed)
     if (chance(30)) setup.log_ms = between(4, 60);
     if (chance(10)) setup.late_ms = chance(30) ? between(1, 3000) : between(3000, 66000);
     setup.late_before = between(0, 60);
+    if (chance(10)) setup.drop_ms = between(25000, 90000);
     return kind;
 }
 

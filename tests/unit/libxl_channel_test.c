@@ -488,6 +488,33 @@ static void t_channel_stop_does_not_wait_for_window(void **state)
     end_free(e);
 }
 
+static void t_channel_stop_is_read_when_a_later_heartbeat_came_back(void **state)
+{
+    struct end *e = end_new(true, 1000);
+    struct channel_header h;
+    uint64_t beat = 0;
+
+    say_hello(e);
+    pass(e, LIMIT_MS / 6);
+    say_echo(e, (uint64_t)e->now_ms, 0);
+    assert_int_equal(libxl__channel_send(&e->ch, CHANNEL_STOP, 0, "end", 3), 0);
+    assert_false(libxl__channel_stop_read(&e->ch)); /* not even written */
+    turn(e);
+    assert_true(hear_type(e, CHANNEL_STOP, &h, big));
+    say_echo(e, (uint64_t)e->now_ms, 0); /* of the heartbeat before it, as it may be */
+    assert_false(libxl__channel_stop_read(&e->ch));
+    pass(e, LIMIT_MS / 6);
+    while (hear(e, &h, big))
+        if (h.type == CHANNEL_HEARTBEAT) beat = h.arg;
+    assert_false(libxl__channel_stop_read(&e->ch));
+    say_echo(e, beat, 0);
+    assert_true(libxl__channel_stop_read(&e->ch));
+    pass(e, LIMIT_MS);
+    assert_int_equal(e->lost, 1);
+    assert_true(libxl__channel_stop_read(&e->ch));
+    end_free(e);
+}
+
 static void t_channel_queue_has_an_end(void **state)
 {
     struct end *e = end_new(true, 1000);
@@ -566,6 +593,7 @@ int main(void)
         cmocka_unit_test(t_channel_window_keeps_data_back_but_no_heartbeat),
         cmocka_unit_test(t_channel_data_beyond_window_is_lost),
         cmocka_unit_test(t_channel_stop_does_not_wait_for_window),
+        cmocka_unit_test(t_channel_stop_is_read_when_a_later_heartbeat_came_back),
         cmocka_unit_test(t_channel_queue_has_an_end),
         cmocka_unit_test(t_channel_dispose_writes_what_is_queued),
         cmocka_unit_test(t_channel_dispose_in_callbacks_is_fine),

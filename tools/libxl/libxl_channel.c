@@ -74,6 +74,8 @@ struct channel_state {
     uint64_t data_echoed;              /* backup: consumed, as last told */
     uint64_t beat_newest, beat_echoed; /* primary: sent, echoed; backup: received */
     bool beat_any;
+    bool stop_written; /* all of it, at stop_ms */
+    int64_t stop_ms;
 };
 
 static int64_t channel_now(const libxl__channel *ch)
@@ -208,7 +210,13 @@ static void first_not_begun(struct channel_state *st)
 static void first_written(struct channel_state *st)
 {
     struct out_frame *f = st->first;
+    struct channel_header h;
 
+    libxl__channel_header_get(f->bytes, &h);
+    if (h.type == CHANNEL_STOP) {
+        st->stop_written = true;
+        st->stop_ms = channel_now(st->ch);
+    }
     st->first = f->next;
     if (!st->first) st->last = &st->first;
     st->queued -= f->len;
@@ -647,6 +655,14 @@ bool libxl__channel_lease_valid(const libxl__channel *ch)
     if (!st || st->lost || !st->beat_echoed) return false;
     return channel_now(ch) - (int64_t)st->beat_echoed <
            ch->limit_ms - ch->limit_ms / LEASE_MARGIN_PART;
+}
+
+/* Of two stamps of the same ms nobody knows which was first. */
+bool libxl__channel_stop_read(const libxl__channel *ch)
+{
+    const struct channel_state *st = ch->st;
+
+    return st && st->stop_written && (int64_t)st->beat_echoed > st->stop_ms;
 }
 
 int64_t libxl__channel_silence_ms(const libxl__channel *ch)

@@ -118,6 +118,8 @@ size_t libxl__channel_queued(const libxl__channel *ch);
 void libxl__channel_consumed(libxl__channel *ch, size_t n);
 /* Primary: may output be released now? False when the backup may already be running. */
 bool libxl__channel_lease_valid(const libxl__channel *ch);
+/* Primary: the backup has read our STOP, since a heartbeat that was written after it came back. Keeps its answer when the peer is lost. */
+bool libxl__channel_stop_read(const libxl__channel *ch);
 /* Backup: ms since anything was last received. */
 int64_t libxl__channel_silence_ms(const libxl__channel *ch);
 

@@ -45,10 +45,14 @@ const struct step remus_undo_plan[] = {
     {0},
 };
 
-/* Nothing has to be decided: the backup has never held a whole checkpoint, or cannot be told apart. */
+/*
+ * Nothing has to be decided: the backup has never held a whole checkpoint, or cannot be told apart, or has read STOP: then it
+ * never runs the guest, however long it takes to remove the twin.
+ */
 static bool backup_cannot_run(const libxl__remus *rm)
 {
-    return !rm->info.acknowledged || !rm->commit_sent || rm->stop_confirmed;
+    return !rm->info.acknowledged || !rm->commit_sent || rm->stop_confirmed ||
+           libxl__channel_stop_read(&rm->channel);
 }
 
 static void withdraw_request(libxl__egc *egc, libxl__epoch *ep)
@@ -139,6 +143,11 @@ static void decide_fate(libxl__egc *egc, libxl__epoch *ep)
     libxl__remus *rm = remus_of(ep);
 
     if (backup_cannot_run(rm)) {
+        if (libxl__channel_stop_read(&rm->channel) && !rm->stop_confirmed)
+            remus_message(rm,
+                          "domain %u: %s drops the twin and has not said yet that it is gone: see "
+                          "xl list there",
+                          rm->domid, rm->info.peer_name);
         rm->fate = FATE_GO_ON;
         libxl__epoch_next(egc, ep, 0);
         return;
