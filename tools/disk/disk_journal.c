@@ -381,7 +381,7 @@ int disk_journal_commit(struct disk_journal *j, uint64_t epoch)
 int disk_journal_apply(struct disk_journal *j, const struct disk_seal *to, struct disk_store *store)
 {
     uint64_t at = j->tail, seq = j->tail_seq;
-    struct record rec;
+    struct record rec = {0};
     int r;
 
     r = disk_journal_flush(j);
