@@ -92,7 +92,7 @@ check "xl migrate, Ctrl-C: no copy on the other host" wait_for 30 only_on A
 
 echo "== a link that breaks while the other host waits for the permission to start the guest"
 # Of the other host's answers only the first line arrives: it is ready to receive.
-on A "printf '#!/bin/sh\nhost=\$1; shift; ssh \"\$host\" \"\$*\" | head -n 1\n' >/tmp/brokenssh; chmod +x /tmp/brokenssh"
+on A "printf '#!/bin/bash\nhost=\$1; shift; exec ssh \"\$host\" \"\$*\" > >(head -n 1)\n' >/tmp/brokenssh; chmod +x /tmp/brokenssh"
 check "xl migrate over a link that breaks fails" on A "! xl migrate -s /tmp/brokenssh guest hostB >/tmp/migrate.log 2>&1"
 check "it had copied the guest: $(on A "grep -c 'requesting permission' /tmp/migrate.log")" \
     on A "grep -q 'requesting permission' /tmp/migrate.log"
