@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "bench_helper.h"
+#include "sim_link.h"
 
 #define MESSAGE_MAX 65536
 
@@ -28,19 +28,6 @@ void bench_fail(const char *what)
     exit(1);
 }
 
-/* Hosts have domains of the same numbers, and a helper locks by number: each in the folder of its socket. */
-static void set_run_dir(const char *socket)
-{
-    char dir[PATH_MAX];
-    char *end;
-
-    snprintf(dir, sizeof(dir), "%s", socket);
-    end = strrchr(dir, '/');
-    if (!end) return;
-    *end = 0;
-    setenv("XENTWIN_RUN_DIR", dir, 1);
-}
-
 static void exec_helper(const struct bench_helper *h, int stream)
 {
     char fd[16], domid[16], cb[16], *type = h->checkpointed ? "1" : "0";
@@ -49,8 +36,7 @@ static void exec_helper(const struct bench_helper *h, int stream)
 
     if (h->checkpointed) bits |= 1 << MSG_CHECKPOINT | (h->restores ? 0 : 1 << MSG_POSTCOPY);
     fcntl(stream, F_SETFD, 0);
-    setenv("XENSIM_SOCKET", h->socket, 1);
-    set_run_dir(h->socket);
+    sim_enter_host(h->socket);
     snprintf(fd, sizeof(fd), "%d", stream);
     snprintf(domid, sizeof(domid), "%u", h->domid);
     snprintf(cb, sizeof(cb), "%u", bits);

@@ -321,22 +321,29 @@ static void t_start_after_a_dead_host_trusts_no_bitmap(void **state)
     assert_false(trusts_its_bitmap(f, true, true));
 }
 
+/* Of a primary that was started and ended once. */
+static struct disk_options primary_again(struct folder *f, char path[128])
+{
+    world_end(world_begin(f, true));
+    snprintf(path, 128, "%s", folder_file(f, "disk"));
+    return (struct disk_options){.path = path,
+                                 .state_dir = f->dir,
+                                 .queue_bytes = DISK_QUEUE_MIN,
+                                 .journal_bytes = DISK_JOURNAL_MIN,
+                                 .limit_ms = 1000,
+                                 .primary = true};
+}
+
 /* The one that failed has not looked at all of it: it does not say that all is well. */
 static void t_start_that_failed_leaves_no_clean_mark(void **state)
 {
     struct folder *f = *state;
-    struct disk_options o = {.queue_bytes = 200ull << 40,
-                             .journal_bytes = DISK_JOURNAL_MIN,
-                             .limit_ms = 1000,
-                             .primary = true};
+    char why[DISK_TEXT_MAX], path[128];
+    struct disk_options o = primary_again(f, path);
     struct disk_state s;
     struct disk d;
-    char why[DISK_TEXT_MAX], path[128];
 
-    world_end(world_begin(f, true));
-    snprintf(path, sizeof(path), "%s", folder_file(f, "disk"));
-    o.path = path;
-    o.state_dir = f->dir;
+    o.queue_bytes = 200ull << 40;
     assert_int_equal(disk_state_load(&s, f->dir), 0);
     memset(s.base, 4, 16);
     memset(s.boot, 9, 16);
@@ -354,19 +361,12 @@ static void t_start_that_failed_leaves_no_clean_mark(void **state)
 static void t_start_of_a_stale_disk_is_refused(void **state)
 {
     struct folder *f = *state;
-    struct disk_options o = {.queue_bytes = DISK_QUEUE_MIN,
-                             .journal_bytes = DISK_JOURNAL_MIN,
-                             .limit_ms = 1000,
-                             .primary = true};
+    char why[DISK_TEXT_MAX], path[128];
+    struct disk_options o = primary_again(f, path);
     struct disk_state s = {.size = WORLD_SIZE, .generation = 5, .primary = true, .secured = true},
                       back;
     struct disk d;
-    char why[DISK_TEXT_MAX], path[128];
 
-    world_end(world_begin(f, true));
-    snprintf(path, sizeof(path), "%s", folder_file(f, "disk"));
-    o.path = path;
-    o.state_dir = f->dir;
     for (int backup = 0; backup < 2; backup++) {
         s.primary = !backup;
         s.secured = !backup;

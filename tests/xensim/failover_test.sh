@@ -6,20 +6,8 @@
 . "$(dirname "$0")/lib.sh"
 need_xl_host
 
-mkdir "$dir/bin"
-ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
-export XENSIM_PATH="$dir/bin" LIBXL_SAVE_HELPER="$our_helper" XENTWIN_GUARD XENTWIN_APPLY
+use_our_xl
 
-# until_true WHAT CMD...: within 15 s.
-until_true() {
-    what=$1 waited=0
-    shift
-    until "$@"; do
-        waited=$((waited + 1))
-        [ $waited -lt 750 ] || { fail "$step: $what; $(tail -n 3 "$dir/remus.out")"; exit 1; }
-        sleep 0.02
-    done
-}
 suspended() { [ "$(value "$primary" "$d" suspends)" -ge "$1" ]; }
 held() { on "$primary" faults | grep -q done=1; }
 runs_at_b() { on B list | grep -q running; }

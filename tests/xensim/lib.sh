@@ -84,13 +84,29 @@ wait_value() {
         sleep 0.02
     done
 }
-# until_suspends N: guest $d of host A was suspended that often. Its roundtrip says what is wrong to $dir/err.
+# use_our_xl: `xl` on the hosts is ours, with our helper.
+use_our_xl() {
+    mkdir "$dir/bin"
+    ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
+    export XENSIM_PATH="$dir/bin" LIBXL_SAVE_HELPER="$our_helper" XENTWIN_GUARD XENTWIN_APPLY
+}
+# until_true WHAT CMD...: within 15 s. What was said until then is in $dir/remus.out and $dir/out.
+until_true() {
+    what=$1 waited=0
+    shift
+    until "$@"; do
+        waited=$((waited + 1))
+        [ $waited -lt 750 ] || { fail "${step:+$step: }$what: $(tail -n 3 "$dir/remus.out" "$dir/out")"; exit 1; }
+        sleep 0.02
+    done
+}
+# until_suspends N [FILE]: guest $d of host A was suspended that often; FILE, $dir/err of its roundtrip, says what is wrong.
 until_suspends() {
     tries=0
     # shellcheck disable=SC2154 # the test sets it
     until [ "$(value A "$d" suspends)" -ge "$1" ]; do
         tries=$((tries + 1))
-        [ $tries -lt 1000 ] || { fail "no checkpoint $1: $(cat "$dir/err")"; exit 1; }
+        [ $tries -lt 1000 ] || { fail "no checkpoint $1: $(tail -n 5 "${2:-$dir/err}")"; exit 1; }
         sleep 0.01
     done
 }

@@ -6,9 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 need_xl_host
 
-mkdir "$dir/bin"
-ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
-export XENSIM_PATH="$dir/bin" LIBXL_SAVE_HELPER="$our_helper" XENTWIN_GUARD XENTWIN_APPLY
+use_our_xl
 export XENSIM_RELAY_LOG="$dir/relay.log"
 xen_host A
 xen_host B

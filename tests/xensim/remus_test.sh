@@ -7,9 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 need_xl_host
 
-mkdir "$dir/bin"
-ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
-export XENSIM_PATH="$dir/bin" LIBXL_SAVE_HELPER="$our_helper" XENTWIN_GUARD XENTWIN_APPLY
+use_our_xl
 xen_host A
 xen_host B
 make_ssh
@@ -30,16 +28,6 @@ answer 'hostB has no xentwin' "$dir/ssh-stock"
 answer 'at hostB: xl: no stock xl at /nope' "$dir/ssh-half"
 answer 'at hostB: sudo: a password is required' "sh -c 'echo sudo: a password is required >&2; exit 1'"
 answer 'at hostB: the command ended with status 1' false
-
-# checkpoints N: within 10 s the guest was suspended so often.
-checkpoints() {
-    tries=0
-    until [ "$(value A "$d" suspends)" -ge "$1" ]; do
-        tries=$((tries + 1))
-        [ $tries -lt 500 ] || { fail "no checkpoints: $(tail -n 5 "$dir/remus.out")"; exit 1; }
-        sleep 0.02
-    done
-}
 
 # A guest that an earlier protection stopped is not begun again behind the administrator's back, paused or not.
 mark=/libxl/$d/xentwin/stopped
@@ -69,7 +57,7 @@ on A verify "$d" || fail "the guest's memory is not its own"
 # A guest that is called by its number.
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 -s "$dir/ssh" "$d" hostB >"$dir/remus.out" 2>&1 &
 remus=$!
-checkpoints 12
+until_suspends 12 "$dir/remus.out"
 as A "$dir/bin/xl" remus --status "$d" >"$dir/out" 2>&1 || fail "--status $d: $(cat "$dir/out")"
 grep -q '^g:$' "$dir/out" || fail "--status $d does not say that it is g: $(cat "$dir/out")"
 as A "$dir/bin/xl" remus --stop "$d" >"$dir/out" 2>&1 || fail "--stop $d: $(cat "$dir/out")"
@@ -111,9 +99,9 @@ as A xenstore-write "$disk/backend" /local/domain/0/backend/vbd/"$d"/51712
 before=$(value A "$d" suspends)
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 -s "$dir/ssh" g hostB >"$dir/remus.out" 2>&1 &
 remus=$!
-checkpoints $((before + 6))
+until_suspends $((before + 6)) "$dir/remus.out"
 as A xenstore-write "$disk/params" another.iso
-checkpoints $(($(value A "$d" suspends) + 4))
+until_suspends $(($(value A "$d" suspends) + 4)) "$dir/remus.out"
 as A xenstore-write "$disk"1/backend /local/domain/0/backend/vbd/"$d"/517121
 wait "$remus" && fail "a new disk does not end the protection"
 grep -q 'the device vbd/517121 was attached' "$dir/remus.out" ||
@@ -126,14 +114,14 @@ before=$(value A "$d" suspends)
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 --limit-ms 600 \
     --on-link-loss=backup -s "$dir/ssh" g hostB >"$dir/remus.out" 2>&1 &
 pids="$pids $!"
-checkpoints $((before + 6))
+until_suspends $((before + 6)) "$dir/remus.out"
 [ "$(guest A "$d" kv SET name some words)" = OK ] || fail "the guest's table takes nothing"
 # Given less memory meanwhile, it must not be given back the old amount by the backup.
 as A "$stock_bin/xl" mem-set g 30 >"$dir/out" 2>&1 || fail "mem-set: $(cat "$dir/out")"
 target=$(as A xenstore-read "/local/domain/$d/memory/target")
 # What was there at a checkpoint that the backup acknowledged: the next one began after this, and a third after its ack.
 ticks=$(value A "$d" ticks)
-checkpoints $(($(value A "$d" suspends) + 3))
+until_suspends $(($(value A "$d" suspends) + 3)) "$dir/remus.out"
 "$here/xensim" down "$dir/A"
 tries=0
 until on B list | grep -q running; do

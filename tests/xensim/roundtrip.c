@@ -14,7 +14,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -206,19 +205,6 @@ static void serve(struct helper *h)
     if (asks && write(h->in, &reply, sizeof(reply)) != sizeof(reply)) h->error = EPIPE;
 }
 
-/* Hosts have domains of the same numbers, and a helper locks by number: each in the folder of its socket. */
-static void set_run_dir(const char *socket)
-{
-    char dir[PATH_MAX];
-    char *end;
-
-    snprintf(dir, sizeof(dir), "%s", socket);
-    end = strrchr(dir, '/');
-    if (!end) return;
-    *end = 0;
-    setenv("XENTWIN_RUN_DIR", dir, 1);
-}
-
 static void exec_helper(const struct helper *h, int stream)
 {
     char fd[16], domid[16], flags[16], cb[16], type[2] = {opt.checkpoints ? '1' : '0', 0};
@@ -230,8 +216,7 @@ static void exec_helper(const struct helper *h, int stream)
     snprintf(domid, sizeof(domid), "%u", h->domid);
     snprintf(flags, sizeof(flags), "%lu", opt.live);
     snprintf(cb, sizeof(cb), "%u", bits);
-    setenv(SIM_ENV_SOCKET, h->socket, 1);
-    set_run_dir(h->socket);
+    sim_enter_host(h->socket);
     fcntl(stream, F_SETFD, 0);
     if (h->restores)
         execl(h->program, h->program, "--restore-domain", fd, "-1", domid, "1", "0", "2", "0", cb,

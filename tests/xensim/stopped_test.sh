@@ -6,24 +6,12 @@
 . "$(dirname "$0")/lib.sh"
 need_xl_host
 
-mkdir "$dir/bin"
-ln -s "${XENSIM_XL:?is set by the build}" "$dir/bin/xl"
-export XENSIM_PATH="$dir/bin" LIBXL_SAVE_HELPER="$our_helper" XENTWIN_GUARD XENTWIN_APPLY
+use_our_xl
 xen_host A
 xen_host B
 make_ssh
 cfg=$(guest_config g rate=2000,pages=200,choice=zipf,fill=sparse)
 
-# until_true WHAT CMD...: within 15 s.
-until_true() {
-    what=$1 waited=0
-    shift
-    until "$@"; do
-        waited=$((waited + 1))
-        [ $waited -lt 750 ] || { fail "$what: $(tail -n 3 "$dir/remus.out" "$dir/out")"; exit 1; }
-        sleep 0.02
-    done
-}
 suspended() { [ "$(value A "$d" suspends)" -ge "$1" ]; }
 runs_at_b() { on B list | grep -q running; }
 ended() { ! kill -0 "$1" 2>/dev/null; }

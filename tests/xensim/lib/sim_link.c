@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only */
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -7,6 +9,19 @@
 #include <unistd.h>
 
 #include "sim_link.h"
+
+void sim_enter_host(const char *socket)
+{
+    char dir[PATH_MAX];
+    char *end;
+
+    setenv(SIM_ENV_SOCKET, socket, 1);
+    snprintf(dir, sizeof(dir), "%s", socket);
+    end = strrchr(dir, '/');
+    if (!end) return;
+    *end = 0;
+    setenv("XENTWIN_RUN_DIR", dir, 1);
+}
 
 static int connect_daemon(void)
 {

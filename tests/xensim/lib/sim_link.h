@@ -19,6 +19,12 @@ struct sim_link {
     pthread_mutex_t lock;
 };
 
+/*
+ * What this process runs from here on is on the host of that socket. Hosts have domains of the same numbers, and a helper
+ * locks by number: each in the folder of its socket.
+ */
+void sim_enter_host(const char *socket);
+
 /* 0, or -1 with errno: ENOENT when XENSIM_SOCKET is not set. */
 int sim_link_open(struct sim_link *link);
 void sim_link_close(struct sim_link *link);
