@@ -41,7 +41,7 @@ need_tools() {
     for tool in "$@"; do
         command -v "$tool" >/dev/null || missing="$missing $tool"
     done
-    [ -z "$missing" ] || die "missing tools:$missing; run 'scripts/install-deps' as root"
+    [ -z "$missing" ] || die "missing tools:$missing; run 'scripts/install-deps lab' as root"
 }
 
 set_lab_name() {
