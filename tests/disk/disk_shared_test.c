@@ -14,12 +14,13 @@
 
 #define SIZE (40u << 16)
 #define LIMIT_MS 5000
+#define SETTLE_MS 100
 #define BLOCK 4096
 
 struct host {
     struct disk d;
     struct disk_options o;
-    char state[80], lost[256];
+    char state[80], lost[256], why[DISK_TEXT_MAX];
     bool open;
 };
 
@@ -50,12 +51,12 @@ static void make_file(const char *path, size_t size, int fill)
     close(fd);
 }
 
-static int host_open(struct world *w, struct host *h, bool primary, bool force)
+static int host_open(struct host *h, bool primary, bool force)
 {
     h->o.primary = primary;
     h->o.force_primary = force;
     h->lost[0] = 0;
-    int r = disk_open(&h->d, &h->o, w->why);
+    int r = disk_open(&h->d, &h->o, h->why);
     h->d.event_arg = h;
     h->d.event = event;
     if (!r) r = disk_start(&h->d);
@@ -79,7 +80,8 @@ static void host_init(struct world *w, struct host *h, const char *name)
                                  .state_dir = h->state,
                                  .queue_bytes = DISK_QUEUE_MIN,
                                  .journal_bytes = DISK_JOURNAL_MIN,
-                                 .limit_ms = LIMIT_MS};
+                                 .limit_ms = LIMIT_MS,
+                                 .settle_ms = SETTLE_MS};
 }
 
 static int begin(void **state)
@@ -160,8 +162,8 @@ static void link_hosts(struct world *w)
 
 static void protect(struct world *w)
 {
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
-    assert_int_equal(host_open(w, &w->b, false, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
+    assert_int_equal(host_open(&w->b, false, false), 0);
     link_hosts(w);
     assert_true(wait_for(&w->a, DISK_LINKED));
     assert_int_equal(disk_sync(&w->a.d, 0, w->why), 0);
@@ -405,12 +407,12 @@ static void t_shared_copy_of_the_journal_is_refused(void **state)
     struct world *w = *state;
     char command[300], copy[96];
 
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
     snprintf(copy, sizeof(copy), "%s/copy", w->dir);
     snprintf(command, sizeof(command), "cp %s %s", w->journal, copy);
     assert_int_equal(system(command), 0);
     w->b.o.shared = copy;
-    assert_int_equal(host_open(w, &w->b, false, false), 0);
+    assert_int_equal(host_open(&w->b, false, false), 0);
     link_hosts(w);
     assert_true(wait_for(&w->a, DISK_LOST));
     assert_non_null(strstr(w->a.lost, "not the same storage"));
@@ -424,8 +426,8 @@ static void t_shared_other_disk_is_refused(void **state)
     snprintf(other, sizeof(other), "%s/other", w->dir);
     make_file(other, SIZE, 2);
     w->b.o.path = other;
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
-    assert_int_equal(host_open(w, &w->b, false, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
+    assert_int_equal(host_open(&w->b, false, false), 0);
     link_hosts(w);
     assert_true(wait_for(&w->a, DISK_LINKED));
     assert_int_equal(disk_sync(&w->a.d, 0, w->why), 0);
@@ -438,10 +440,10 @@ static void t_shared_foreign_journal_is_refused(void **state)
     struct world *w = *state;
 
     make_file(w->journal, 65536, 5);
-    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
-    assert_non_null(strstr(w->why, "no journal of ours"));
+    assert_int_equal(host_open(&w->a, true, false), -EPERM);
+    assert_non_null(strstr(w->a.why, "no journal of ours"));
     w->a.o.shared = w->disk;
-    assert_int_equal(host_open(w, &w->a, true, false), -ELOOP);
+    assert_int_equal(host_open(&w->a, true, false), -ELOOP);
     assert_int_equal(on_disk(w, 0), 1);
 }
 
@@ -451,13 +453,13 @@ static void t_shared_disk_given_back_is_anybodys(void **state)
 {
     struct world *w = *state;
 
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
-    assert_int_equal(host_open(w, &w->b, true, false), -EPERM);
+    assert_int_equal(host_open(&w->a, true, false), 0);
+    assert_int_equal(host_open(&w->b, true, false), -EPERM);
     host_close(&w->a);
-    assert_int_equal(host_open(w, &w->b, true, false), 0);
-    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
+    assert_int_equal(host_open(&w->b, true, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), -EPERM);
     host_close(&w->b);
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
 }
 
 static void t_shared_forced_start_has_all_that_was_written(void **state)
@@ -471,13 +473,13 @@ static void t_shared_forced_start_has_all_that_was_written(void **state)
     host_close(&w->a);
     host_close(&w->b);
     assert_int_equal(on_disk(w, 0), 1);
-    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
-    assert_int_equal(host_open(w, &w->b, true, false), -EPERM);
+    assert_int_equal(host_open(&w->a, true, false), -EPERM);
+    assert_int_equal(host_open(&w->b, true, false), -EPERM);
     assert_int_equal(on_disk(w, 0), 1);
-    assert_int_equal(host_open(w, &w->b, true, true), 0);
+    assert_int_equal(host_open(&w->b, true, true), 0);
     assert_int_equal(on_disk(w, 0), 7);
     assert_int_equal(on_disk(w, BLOCK), 8);
-    assert_int_equal(host_open(w, &w->a, true, false), -EPERM);
+    assert_int_equal(host_open(&w->a, true, false), -EPERM);
 }
 
 static void t_shared_disk_forced_away_is_noticed(void **state)
@@ -485,8 +487,8 @@ static void t_shared_disk_forced_away_is_noticed(void **state)
     struct world *w = *state;
     uint8_t buf[BLOCK] = {0};
 
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
-    assert_int_equal(host_open(w, &w->b, true, true), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
+    assert_int_equal(host_open(&w->b, true, true), 0);
     usleep(1500000);
     assert_int_equal(disk_write(&w->a.d, buf, sizeof(buf), 0, false), -EIO);
     put(&w->b, 0, 3);
@@ -645,17 +647,17 @@ static void t_shared_start_in_a_takeover_needs_the_whole_epoch(void **state)
     s.primary = true;
     assert_int_equal(disk_state_save(&s, w->b.state), 0);
     damage(w, (off_t)disk_journal_offset(DISK_SHARED_BASE, DISK_JOURNAL_MIN, 64 + BLOCK), 64);
-    assert_int_equal(host_open(w, &w->b, true, false), -EBADMSG);
-    assert_non_null(strstr(w->why, "--force-primary"));
+    assert_int_equal(host_open(&w->b, true, false), -EBADMSG);
+    assert_non_null(strstr(w->b.why, "--force-primary"));
     assert_int_equal(on_disk(w, 0), 1);
-    assert_int_equal(host_open(w, &w->b, true, true), 0);
+    assert_int_equal(host_open(&w->b, true, true), 0);
 }
 
 static void t_shared_start_while_another_takes_over_is_refused(void **state)
 {
     struct world *w = *state;
 
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
     put(&w->a, 0, 7);
     struct disk_claim own = w->a.d.shared->own, other = own;
     other.generation++;
@@ -663,12 +665,82 @@ static void t_shared_start_while_another_takes_over_is_refused(void **state)
     host_close(&w->a);
     write_claim(w, &own);
     write_claim(w, &other);
-    assert_int_equal(host_open(w, &w->a, true, false), -EBUSY);
-    assert_non_null(strstr(w->why, "begun to take"));
+    assert_int_equal(host_open(&w->a, true, false), -EBUSY);
+    assert_non_null(strstr(w->a.why, "begun to take"));
     other.state = DISK_CLAIM_VOID;
     write_claim(w, &other);
-    assert_int_equal(host_open(w, &w->a, true, false), 0);
+    assert_int_equal(host_open(&w->a, true, false), 0);
     assert_int_equal(on_disk(w, 0), 7);
+}
+
+/* ---- two that start at once ---- */
+
+struct starter {
+    struct host *h;
+    pthread_barrier_t *together;
+    int r;
+};
+
+static void *start(void *arg)
+{
+    struct starter *s = arg;
+
+    if (s->together) pthread_barrier_wait(s->together);
+    s->r = host_open(s->h, true, false);
+    return NULL;
+}
+
+static void t_shared_two_starts_at_once(void **state)
+{
+    struct world *w = *state;
+    struct starter two[2] = {{.h = &w->a}, {.h = &w->b}};
+    pthread_barrier_t together;
+    pthread_t threads[2];
+
+    pthread_barrier_init(&together, NULL, 2);
+    /* The first time there is no claim at all, then a free one of either. */
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 2; i++) {
+            two[i].together = &together;
+            assert_int_equal(pthread_create(&threads[i], NULL, start, &two[i]), 0);
+        }
+        for (int i = 0; i < 2; i++)
+            pthread_join(threads[i], NULL);
+        /* Who looks a little later finds the other's claim. */
+        int loser = two[0].r ? 0 : 1;
+        assert_int_equal(two[!loser].r, 0);
+        assert_true(two[loser].r == -EBUSY || two[loser].r == -EPERM);
+        host_close(two[!loser].h);
+    }
+    pthread_barrier_destroy(&together);
+}
+
+static void t_shared_claim_that_is_replaced_does_not_count(void **state)
+{
+    struct world *w = *state;
+    struct starter a = {.h = &w->a};
+    struct disk_claim other;
+    pthread_t thread;
+
+    w->a.o.settle_ms = 1000;
+    assert_int_equal(host_open(&w->a, true, false), 0);
+    other = w->a.d.shared->own;
+    host_close(&w->a);
+    /* The other host found our free claim and takes the next block; then we both take the next after its own. */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&thread, NULL, start, &a), 0);
+        usleep(300000);
+        other.owner[0]++;
+        other.generation++;
+        write_claim(w, &other);
+        pthread_join(thread, NULL);
+        assert_int_equal(a.r, -EBUSY);
+        assert_non_null(strstr(w->a.why, "in the same moment"));
+        assert_int_equal(host_open(&w->a, true, false), -EPERM);
+        other.state = DISK_CLAIM_FREE;
+        write_claim(w, &other);
+        other.state = DISK_CLAIM_ALONE;
+    }
 }
 
 #define T(t) cmocka_unit_test_setup_teardown(t, begin, end)
@@ -695,6 +767,8 @@ int main(void)
         T(t_shared_promotion_without_the_journals_slots_fails),
         T(t_shared_start_in_a_takeover_needs_the_whole_epoch),
         T(t_shared_start_while_another_takes_over_is_refused),
+        T(t_shared_two_starts_at_once),
+        T(t_shared_claim_that_is_replaced_does_not_count),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
  * goes wrong: KIND@N, from the N-th call on (LASTS of them):
  *     eio      a write fails                    nospc    a write finds no space
  *     sync     a flush fails                    short    every transfer moves a part only
+ *     late     a flush takes 300 ms
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #define LASTS 3
 
@@ -66,5 +68,6 @@ int __wrap_fdatasync(int fd)
         errno = EIO;
         return -1;
     }
+    if (planned("late", &syncs)) usleep(300000);
     return __real_fdatasync(fd);
 }

@@ -72,6 +72,8 @@ static const char *const *options(const struct judge *j, const char *more)
 
     v[n++] = "--shared";
     v[n++] = j->journal;
+    v[n++] = "--settle-ms";
+    v[n++] = "500";
     v[n++] = "--limit-ms";
     v[n++] = j->trouble == T_NONE ? "20000" : "3000";
     v[n++] = "--journal";

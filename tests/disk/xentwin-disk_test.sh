@@ -219,6 +219,10 @@ expect 0 'nbd.sock' start g xvdd "$disk" --shared "$dir/j"
 expect 0 'generation=2' status g xvdd
 expect 1 "is another host's (generation 2)" start g xvdc "$disk" --shared "$dir/j"
 expect 0 '' stop g xvdd
+export XENTWIN_DISK_PLUGIN=$DISK_PLUGIN_FAULTS DISK_FAULT=late@0
+expect 1 'ms to be claimed' start g xvdd "$disk" --shared "$dir/j" --settle-ms 250
+export XENTWIN_DISK_PLUGIN=$DISK_PLUGIN DISK_FAULT=
+expect 1 'settle-ms=99 must be 100 to 60000' start g xvdd "$disk" --shared "$dir/j" --settle-ms 99
 truncate -s 3M "$disk"
 expect 1 'a changed size is a new disk' start g xvdc "$disk" --shared "$dir/j"
 exit $failed

@@ -54,7 +54,7 @@ struct disk_options {
     const char *path, *state_dir;
     const char *shared; /* the journal that both hosts see; NULL: each host has a disk of its own */
     uint64_t queue_bytes, journal_bytes;
-    int limit_ms;
+    int limit_ms, settle_ms; /* settle_ms: shared, how long a claim may take to be written */
     bool hold;    /* a slow backup holds the guest's writes instead of losing the protection */
     bool primary; /* the role that is asked for */
     bool force_primary; /* serve whatever the state says */

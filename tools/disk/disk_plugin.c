@@ -19,8 +19,11 @@
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 static char *path, *state_dir, *run_dir, *shared;
-static struct disk_options options = {
-    .queue_bytes = 64u << 20, .journal_bytes = 512u << 20, .limit_ms = 3000, .primary = true};
+static struct disk_options options = {.queue_bytes = 64u << 20,
+                                      .journal_bytes = 512u << 20,
+                                      .limit_ms = 3000,
+                                      .settle_ms = 1000,
+                                      .primary = true};
 static struct disk disk;
 static struct disk_control control;
 static bool opened, bound;
@@ -42,6 +45,14 @@ static int config_octets(const char *key, const char *value, uint64_t min, uint6
     }
     *out = (uint64_t)n;
     return 0;
+}
+
+static int config_ms(const char *key, const char *value, int min, int max, int *out)
+{
+    if (nbdkit_parse_int(key, value, out)) return -1;
+    if (*out >= min && *out <= max) return 0;
+    nbdkit_error("%s=%s must be %d to %d", key, value, min, max);
+    return -1;
 }
 
 static int config_path(const char *value, char **out)
@@ -68,14 +79,8 @@ static int xt_config(const char *key, const char *value)
         return config_octets(key, value, DISK_QUEUE_MIN, &options.queue_bytes);
     if (!strcmp(key, "journal"))
         return config_octets(key, value, DISK_JOURNAL_MIN, &options.journal_bytes);
-    if (!strcmp(key, "limit-ms")) {
-        r = nbdkit_parse_int(key, value, &options.limit_ms);
-        if (!r && (options.limit_ms < 1000 || options.limit_ms > 3600000)) {
-            nbdkit_error("limit-ms=%s must be 1000 to 3600000", value);
-            r = -1;
-        }
-        return r;
-    }
+    if (!strcmp(key, "limit-ms")) return config_ms(key, value, 1000, 3600000, &options.limit_ms);
+    if (!strcmp(key, "settle-ms")) return config_ms(key, value, 100, 60000, &options.settle_ms);
     if (!strcmp(key, "role")) {
         options.primary = !strcmp(value, "primary");
         return 0;

@@ -192,7 +192,67 @@ static int replay(struct disk *d, const struct disk_claim *top)
 
 /* ---- start ---- */
 
-static int make_own(struct disk *d, const struct disk_claim two[2], bool keep)
+static bool same_claim(const struct disk_claim *a, const struct disk_claim *b)
+{
+    return a->generation == b->generation && a->state == b->state &&
+           !memcmp(a->owner, b->owner, 16);
+}
+
+static void sleep_until(int64_t ms)
+{
+    for (int64_t left; (left = ms - disk_shared_now_ms()) > 0;)
+        (void)usleep((useconds_t)left * 1000);
+}
+
+/* Whoever was here while it was written may have found the disk free, too. */
+static int write_claim(struct disk *d, const struct disk_claim seen[2], char why[DISK_TEXT_MAX])
+{
+    int64_t began = disk_shared_now_ms();
+    struct disk_claim two[2];
+    bool foreign;
+    int r;
+
+    r = disk_claims_read(&d->shared->head, two, &foreign);
+    if (r) return r;
+    if (!same_claim(&two[0], &seen[0]) || !same_claim(&two[1], &seen[1])) return -EBUSY;
+    r = disk_claims_write(&d->shared->head, &d->shared->own);
+    int64_t now = disk_shared_now_ms();
+    if (r || now - began <= d->o.settle_ms) return r;
+    snprintf(
+        why, DISK_TEXT_MAX,
+        "%.900s took %" PRId64
+        " ms to be claimed, in which another host may have started the disk: see that none has, "
+        "then let --settle-ms be more than that on all (here %d)",
+        d->o.shared, now - began, d->o.settle_ms);
+    /* An owner whose claim ours has replaced knows it by then. */
+    sleep_until(now + 2 * DISK_WATCH_MS);
+    return -ETIMEDOUT;
+}
+
+/*
+ * Two hosts that find the disk free may both claim it, even in the same block. Each writes its claim within settle_ms of a look
+ * that allowed it, or fails; lets settle_ms pass; and looks again. Whoever looked before our claim was there has written by then.
+ */
+static int claim_first(struct disk *d, const struct disk_claim seen[2], char why[DISK_TEXT_MAX])
+{
+    struct disk_claim two[2];
+    bool foreign;
+    int r;
+
+    r = write_claim(d, seen, why);
+    if (!r) {
+        sleep_until(disk_shared_now_ms() + d->o.settle_ms + 1);
+        r = disk_claims_read(&d->shared->head, two, &foreign);
+    }
+    if (!r && !same_claim(disk_claims_top(two), &d->shared->own)) r = -EBUSY;
+    if (r == -EBUSY)
+        snprintf(why, DISK_TEXT_MAX, "another host has started %.900s in the same moment",
+                 d->o.path);
+    return r;
+}
+
+static int make_own(struct disk *d, const struct disk_claim two[2], bool keep,
+                    char why[DISK_TEXT_MAX])
 {
     const struct disk_claim *top = disk_claims_top(two);
     struct disk_claim *own = &d->shared->own;
@@ -215,7 +275,7 @@ static int make_own(struct disk *d, const struct disk_claim two[2], bool keep)
     disk_boot_id(fresh.boot);
     /* First: a claim whose owner we do not know of would be another host's. */
     r = disk_change_state(d, &fresh);
-    if (!r) r = disk_claims_write(&d->shared->head, own);
+    if (!r) r = claim_first(d, two, why);
     d->journal.generation = own->generation;
     if (!r) r = disk_journal_reset(&d->journal);
     return r ? r : disk_journal_flush(&d->journal);
@@ -240,6 +300,7 @@ static int open_primary(struct disk *d, bool known, char why[DISK_TEXT_MAX])
     bool foreign;
     int r;
 
+    *why = 0;
     r = disk_claims_read(&d->shared->head, two, &foreign);
     if (r) {
         snprintf(why, DISK_TEXT_MAX, "cannot read %s: %s", d->o.shared, strerror(-r));
@@ -252,15 +313,16 @@ static int open_primary(struct disk *d, bool known, char why[DISK_TEXT_MAX])
     if (!r && keep) r = undisputed(d, two, why);
     if (r) return r;
     r = replay(d, top);
-    if (!r) r = make_own(d, two, keep);
+    if (!r) r = make_own(d, two, keep, why);
+    d->primary = !r;
+    if (!r || *why) return r;
     if (r == -EBADMSG)
         snprintf(why, DISK_TEXT_MAX,
                  "journal %.900s: what the guest wrote last is not whole in it; to go on without, "
                  "start it with --force-primary",
                  d->o.shared);
-    else if (r)
+    else
         snprintf(why, DISK_TEXT_MAX, "journal %.900s: %s", d->o.shared, strerror(-r));
-    d->primary = !r;
     return r;
 }
 

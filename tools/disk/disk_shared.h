@@ -29,6 +29,8 @@
 #define DISK_SHARED_BASE DISK_CLAIM_SIZE
 #define DISK_LEASE_MS 1000
 #define DISK_LEASE_EVERY_MS 200
+/* An owner looks at the claims so often, even if it has nothing else to do. */
+#define DISK_WATCH_MS 1000
 
 struct disk_shared {
     struct disk_direct head; /* the journal's file, for claims */

@@ -11,7 +11,6 @@
 #include "disk_shared.h"
 #include "disk_util.h"
 
-#define WATCH_MS 1000
 #define RETRY_MS 50
 #define DROP_BATCH 4096
 
@@ -94,7 +93,7 @@ void *disk_shared_applier(void *arg)
     pthread_mutex_lock(&d->lock);
     while (!d->stopping) {
         if (d->primary && apply_committed(d)) continue;
-        until = disk_deadline(WATCH_MS);
+        until = disk_deadline(DISK_WATCH_MS);
         /* Nobody may take the disk away without our knowing; but a person may force it. */
         if (pthread_cond_timedwait(&d->work, &d->lock, &until) && d->primary && !d->stopping)
             (void)disk_shared_check_owner(d);

@@ -29,6 +29,7 @@ static const char help[] =
     "  --force-primary             serve a disk that may be stale\n"
     "  --state DIR                 instead of /var/lib/xentwin/DOMAIN-VDEV\n"
     "  --shared JOURNAL            both hosts see the same PATH and JOURNAL: nothing is copied\n"
+    "  --settle-ms N               shared: how long the storage may take for a claim (1000)\n"
     "  --limit-ms N                how long the backup may keep a write waiting (3000)\n"
     "  --on-slow drop|hold         then: end the protection, or let the guest wait (drop)\n"
     "  --queue SIZE                memory for what is on the way (64M)\n"
@@ -101,6 +102,9 @@ static bool take_option(struct instance *in, int o, char *arg, char why[OPTION_W
     case 'l':
         in->limit_ms = arg;
         break;
+    case 'e':
+        in->settle_ms = arg;
+        break;
     case 't':
         in->threads = arg;
         break;
@@ -137,7 +141,8 @@ bool parse_options(struct instance *in, int argc, char **argv, char why[OPTION_W
         {"role", 1, NULL, 'r'},    {"state", 1, NULL, 's'},         {"queue", 1, NULL, 'q'},
         {"journal", 1, NULL, 'j'}, {"limit-ms", 1, NULL, 'l'},      {"threads", 1, NULL, 't'},
         {"on-slow", 1, NULL, 'o'}, {"force-primary", 0, NULL, 'f'}, {"path", 1, NULL, 'p'},
-        {"size", 1, NULL, 'z'},    {"shared", 1, NULL, 'h'},        {NULL, 0, NULL, 0}};
+        {"size", 1, NULL, 'z'},    {"shared", 1, NULL, 'h'},        {"settle-ms", 1, NULL, 'e'},
+        {NULL, 0, NULL, 0}};
     int o;
 
     opterr = 0;

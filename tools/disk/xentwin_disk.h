@@ -16,7 +16,8 @@
 
 struct instance {
     const char *domain, *vdev, *path;
-    const char *queue, *journal, *limit_ms, *on_slow, *threads; /* NULL: the plugin's own */
+    const char *queue, *journal, *limit_ms, *settle_ms, *on_slow,
+        *threads; /* NULL: the plugin's own */
     const char *state_option;
     const char
         *shared; /* the journal beside a disk that both hosts see; NULL: a copy on each host */

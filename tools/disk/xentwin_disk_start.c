@@ -79,6 +79,7 @@ static void make_args(const struct instance *in, struct args *a)
     add(a, "queue=", in->queue);
     add(a, "journal=", in->journal);
     add(a, "limit-ms=", in->limit_ms);
+    add(a, "settle-ms=", in->shared ? in->settle_ms : NULL);
     add(a, "hold=", in->on_slow && !strcmp(in->on_slow, "hold") ? "true" : NULL);
     add(a, "force-primary=", in->force_primary ? "true" : NULL);
 }
