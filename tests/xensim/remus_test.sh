@@ -107,6 +107,17 @@ wait "$remus" && fail "a new disk does not end the protection"
 grep -q 'the device vbd/517121 was attached' "$dir/remus.out" ||
     fail "the new disk is not named: $(tail -n 5 "$dir/remus.out")"
 gone B || fail "a twin without the disk is left: $(on B list)"
+as A xenstore-rm "$disk"1
+
+# One that comes while HOST is being reached is not in the configuration that HOST gets.
+printf '#!/bin/sh\n"%s" exec "%s" xenstore-write %s1/backend /x\nexec "%s" "$@"\n' "$here/xensim" "$dir/A" "$disk" "$dir/ssh" >"$dir/ssh-attaches"
+chmod +x "$dir/ssh-attaches"
+before=$(value A "$d" suspends)
+as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh-attaches" g hostB >"$dir/out" 2>&1 &&
+    fail "a disk that came after the configuration was read is not noticed"
+grep -q "a device was attached or detached since its configuration was read" "$dir/out" || fail "a disk that came early: $(cat "$dir/out")"
+[ "$(value A "$d" suspends)" = "$before" ] || fail "the guest was suspended although a disk has come"
+gone B || fail "a twin without the early disk is left: $(on B list)"
 as A xenstore-rm "$disk" "$disk"1
 
 # The power goes.

@@ -11,6 +11,8 @@
  *   attached again         ends at once, also when it looks the same: the new one was never redirected
  *   an interface is gone,  it ends a while later, if it is still so: detaching begins like that; at once if there
  *   its device is not      is another one of that name
+ *
+ * The configuration is read by the caller, before: what changed since then it tells by what libxl_replication_devices said.
  */
 #include "libxl_remus.h"
 
@@ -23,14 +25,21 @@
 #define DEVICES_MAX 1024
 #define DETACHED_MS 10000
 
+/* Of one guest. */
+struct lister {
+    struct xs_handle *xs;
+    uint32_t domid;
+    libxl__gc *list; /* owns one struct device for each, and nothing else */
+};
+
 /* A word of xenstore, malloced, or NULL. */
-static char *read_word(libxl__remus *rm, const char *folder, const char *node)
+static char *read_word(const struct lister *l, const char *folder, const char *node)
 {
     char path[256];
     unsigned len;
 
     snprintf(path, sizeof(path), "%s/%s", folder, node);
-    return xs_read(libxl__loop_xs(rm->loop), XBT_NULL, path, &len);
+    return xs_read(l->xs, XBT_NULL, path, &len);
 }
 
 struct device {
@@ -39,74 +48,115 @@ struct device {
     char text[];    /* "vif/0 <backend> <frontend>" */
 };
 
-static unsigned interface_index(libxl__remus *rm, const char *kind, const char *id,
+static unsigned interface_index(const struct lister *l, const char *kind, const char *id,
                                 const char *backend)
 {
     char name[IF_NAMESIZE], *given;
 
     if (strcmp(kind, "vif") || !backend) return 0;
-    given = read_word(rm, backend, "vifname");
+    given = read_word(l, backend, "vifname");
     if (given && *given)
         snprintf(name, sizeof(name), "%s", given);
     else
-        snprintf(name, sizeof(name), "vif%u.%s", rm->domid, id);
+        snprintf(name, sizeof(name), "vif%u.%s", l->domid, id);
     free(given);
     return if_nametoindex(name);
 }
 
-static int add_device(libxl__remus *rm, libxl__gc *list, const char *kind, const char *id)
+static int add_device(const struct lister *l, const char *kind, const char *id)
 {
     char folder[160], text[512], *backend, *frontend;
     struct device *d;
     unsigned n = 0;
     void *nodes;
 
-    if (list->used == DEVICES_MAX) return ERROR_FAIL;
-    snprintf(folder, sizeof(folder), "/libxl/%u/device/%.60s/%.60s", rm->domid, kind, id);
-    nodes = xs_directory(libxl__loop_xs(rm->loop), XBT_NULL, folder, &n);
+    if (l->list->used == DEVICES_MAX) return ERROR_FAIL;
+    snprintf(folder, sizeof(folder), "/libxl/%u/device/%.60s/%.60s", l->domid, kind, id);
+    nodes = xs_directory(l->xs, XBT_NULL, folder, &n);
     if (!nodes) return errno == ENOENT ? 0 : ERROR_FAIL; /* just removed */
     free(nodes);
-    backend = read_word(rm, folder, "backend");
-    frontend = read_word(rm, folder, "frontend");
+    backend = read_word(l, folder, "backend");
+    frontend = read_word(l, folder, "frontend");
     snprintf(text, sizeof(text), "%s/%s %s %s", kind, id, backend ? backend : "-",
              frontend ? frontend : "-");
-    d = libxl__zalloc(list, sizeof(*d) + strlen(text) + 1);
-    d->index = interface_index(rm, kind, id, backend);
+    d = libxl__zalloc(l->list, sizeof(*d) + strlen(text) + 1);
+    d->index = interface_index(l, kind, id, backend);
     strcpy(d->text, text);
     free(backend);
     free(frontend);
     return 0;
 }
 
-static int list_kind(libxl__remus *rm, libxl__gc *list, const char *kind)
+static int list_kind(const struct lister *l, const char *kind)
 {
     char folder[96], **ids;
     unsigned n = 0;
     int rc = 0;
 
-    snprintf(folder, sizeof(folder), "/libxl/%u/device/%.60s", rm->domid, kind);
-    ids = xs_directory(libxl__loop_xs(rm->loop), XBT_NULL, folder, &n);
+    snprintf(folder, sizeof(folder), "/libxl/%u/device/%.60s", l->domid, kind);
+    ids = xs_directory(l->xs, XBT_NULL, folder, &n);
     if (!ids) return errno == ENOENT ? 0 : ERROR_FAIL;
     for (unsigned i = 0; !rc && i < n; i++)
-        rc = add_device(rm, list, kind, ids[i]);
+        rc = add_device(l, kind, ids[i]);
     free(ids);
     return rc;
 }
 
-/* What a list owns is one struct device for each, and nothing else. */
-static int list_devices(libxl__remus *rm, libxl__gc *list)
+static int list_devices(const struct lister *l)
 {
     char folder[32], **kinds;
     unsigned n = 0;
     int rc = 0;
 
-    snprintf(folder, sizeof(folder), "/libxl/%u/device", rm->domid);
-    kinds = xs_directory(libxl__loop_xs(rm->loop), XBT_NULL, folder, &n);
+    snprintf(folder, sizeof(folder), "/libxl/%u/device", l->domid);
+    kinds = xs_directory(l->xs, XBT_NULL, folder, &n);
     if (!kinds) return errno == ENOENT ? 0 : ERROR_FAIL;
     for (unsigned i = 0; !rc && i < n; i++)
-        rc = list_kind(rm, list, kinds[i]);
+        rc = list_kind(l, kinds[i]);
     free(kinds);
     return rc;
+}
+
+/* A line for each device; malloced, or NULL. */
+static char *list_text(const libxl__gc *list)
+{
+    size_t size = 1, at = 0;
+    char *text;
+
+    for (size_t i = 0; i < list->used; i++)
+        size += strlen(((const struct device *)list->ptrs[i])->text) + 16;
+    text = malloc(size);
+    if (!text) return NULL;
+    *text = 0;
+    for (size_t i = 0; i < list->used; i++) {
+        const struct device *d = list->ptrs[i];
+
+        at += (size_t)snprintf(text + at, size - at, "%s %u\n", d->text, d->index);
+    }
+    return text;
+}
+
+LIBXL_REPLICATION_EXPORT char *libxl_replication_devices(libxl_ctx *ctx, uint32_t domid)
+{
+    struct lister l = {.xs = xs_open(0), .domid = domid};
+    char *text = NULL;
+    libxl__gc list;
+
+    (void)ctx;
+    if (!l.xs) return NULL;
+    libxl__gc_init(&list, NULL);
+    l.list = &list;
+    if (!list_devices(&l)) text = list_text(&list);
+    libxl__gc_dispose(&list);
+    xs_close(l.xs);
+    return text;
+}
+
+static int list_now(libxl__remus *rm, libxl__gc *list)
+{
+    const struct lister l = {.xs = libxl__loop_xs(rm->loop), .domid = rm->domid, .list = list};
+
+    return list_devices(&l);
 }
 
 static struct device *find(const libxl__gc *list, const struct device *d)
@@ -164,7 +214,7 @@ static void look(libxl__egc *egc, libxl__remus *rm, bool late)
 
     if (libxl__epoch_undoing(&rm->epoch)) return;
     libxl__gc_init(&now, rm->gc->lg);
-    if (!list_devices(rm, &now)) compare(egc, rm, &now, late);
+    if (!list_now(rm, &now)) compare(egc, rm, &now, late);
     libxl__gc_dispose(&now);
 }
 
@@ -182,14 +232,32 @@ static void devices_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *
     look(egc, CONTAINER_OF(ev, libxl__remus, device_watch), false);
 }
 
+/* Whether they are still those of the configuration. */
+static int as_configured(libxl__remus *rm)
+{
+    char *text = list_text(&rm->devices);
+    bool same = text && (!rm->info.devices || !strcmp(text, rm->info.devices));
+
+    free(text);
+    if (same) return 0;
+    remus_message(rm,
+                  "domain %u: a device was attached or detached since its configuration was "
+                  "read: start the protection again",
+                  rm->domid);
+    return ERROR_FAIL;
+}
+
 int remus_watch_devices(libxl__remus *rm)
 {
     char path[32];
+    int rc;
 
-    if (list_devices(rm, &rm->devices)) {
+    if (list_now(rm, &rm->devices)) {
         LOG(rm->gc, ERROR, "domain %u: cannot list its devices", rm->domid);
         return ERROR_FAIL;
     }
+    rc = as_configured(rm);
+    if (rc) return rc;
     snprintf(path, sizeof(path), "/libxl/%u/device", rm->domid);
     return libxl__ev_xswatch_register(rm->loop, &rm->device_watch, devices_changed, path);
 }

@@ -246,7 +246,8 @@ static void copy_disks(libxl__remus *rm)
 static void copy_info(libxl__remus *rm, const libxl_replication_info *info)
 {
     const char **const strings[] = {&rm->info.arbiter,   &rm->info.compress,  &rm->info.domain_name,
-                                    &rm->info.self_name, &rm->info.peer_name, &rm->info.session};
+                                    &rm->info.self_name, &rm->info.peer_name, &rm->info.session,
+                                    &rm->info.devices};
 
     rm->info = *info;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)

@@ -67,6 +67,11 @@ typedef struct libxl_replication_info {
     const char *const *disks;
     unsigned num_disks;
     int (*disk_link)(void *user, unsigned i);
+    /*
+     * What libxl_replication_devices said before the configuration was read that the twin is made of: if it is not so any more, the
+     * protection does not start. NULL: the caller sees to it that nothing was attached meanwhile.
+     */
+    const char *devices;
     /* After every acknowledged checkpoint, on the operation's thread. May be NULL. */
     void (*checkpoint_done)(void *user, const libxl_checkpoint_stats *stats);
     /* Something that a person should read (one line, no newline): protected, link lost, ... May be NULL. */
@@ -91,6 +96,12 @@ typedef struct libxl_replication_info {
 
 void libxl_replication_info_init(libxl_replication_info *info);
 void libxl_replication_info_dispose(libxl_replication_info *info);
+
+/*
+ * The guest's devices, for libxl_replication_info.devices; malloced, the caller frees it. Some reads of xenstore, no wait; the guest
+ * goes on. NULL: xenstore cannot be read.
+ */
+char *libxl_replication_devices(libxl_ctx *ctx, uint32_t domid);
 
 /*
  * Protects domid through an established connection. info and its strings are copied; send_fd and recv_fd must stay open until

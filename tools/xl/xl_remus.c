@@ -34,7 +34,8 @@ struct protection {
     struct xl_remote remote;
     struct xl_disks disks;
     struct xl_disk_links links;
-    char *config; /* JSON, malloced */
+    char *config;  /* JSON, malloced */
+    char *devices; /* of the guest, before its configuration was read; malloced */
     char session[37];
     bool acknowledged;
     bool unwatched; /* nobody looks after the guest's end any more */
@@ -112,6 +113,11 @@ static int take_config(struct protection *p)
     int rc;
 
     libxl_domain_config_init(&config);
+    p->devices = libxl_replication_devices(p->guest.ctx, p->guest.domid);
+    if (!p->devices) {
+        rc = xl_fail("remus", "cannot read the devices of '%s' from xenstore", p->guest.name);
+        goto out;
+    }
     if (libxl_retrieve_domain_configuration(p->guest.ctx, p->guest.domid, &config, NULL)) {
         rc = xl_fail("remus", "cannot read the configuration of '%s'", p->guest.name);
         goto out;
@@ -290,6 +296,7 @@ static void fill_info(struct protection *p, libxl_replication_info *info)
     info->compress = o->compress;
     info->compress_cache_mib = o->compress_cache_bytes >> 20;
     info->max_checkpoints = o->max_checkpoints;
+    info->devices = p->devices;
     if (!o->blackhole) {
         info->disks = p->disks.names;
         info->num_disks = p->disks.n;
@@ -411,6 +418,7 @@ int xl_main_remus(int argc, char **argv)
     xl_remote_end(&p.remote);
     if (p.null_fd >= 0) close(p.null_fd);
     free(p.config);
+    free(p.devices);
     xl_guest_dispose(&p.guest);
     xl_say_to(NULL, NULL);
     xl_progress_end(&p.progress);
