@@ -82,8 +82,10 @@ guest "drbd:" && refused "'' is no DRBD resource"
 guest "drbd:-all" && refused "'-all' is no DRBD resource"
 guest "drbd:r0" web && refused "does not start: no room here"
 grep -qx "xentwin-disk start web xvda drbd:r0" "$dir/log" || say "start: $(cat "$dir/log")"
+export XENTWIN_TWIN=1
 guest "drbd:r0" web--incoming "ok role=backup state=protected link=up" && refused "use --twin=cold"
 guest "drbd:r0" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
+unset XENTWIN_TWIN
 guest "drbd:r0" web "ok role=primary state=alone link=down node=/dev/none" && refused "does not tell which device r0 is"
 guest "remus:b:x|$disk" && refused "'x' is no port"
 guest "remus:b c|$disk" && refused "is no host name"
@@ -103,8 +105,14 @@ guest "remus:b:22,shared=$dir/the journal|$disk" web && refused "does not start:
 grep -qx "xentwin-disk start --shared $dir/the journal web xvda $disk" "$dir/log" || say "shared: $(cat "$dir/log")"
 guest "remus:b,shared=journal|$disk" web && refused "JOURNAL being a whole path"
 guest "remus:b,share=/j|$disk" web && refused "only ',shared=JOURNAL' may stand"
+export XENTWIN_TWIN=1
 guest "remus:b|$disk" web--incoming && refused "did not come to this host"
 guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
+unset XENTWIN_TWIN
+# A stock xl migrate: what runs here is of another time.
+for status in "role=primary state=alone link=down" "role=backup state=protected link=up"; do
+    guest "remus:b|$disk" web--incoming "ok $status path=$disk" && refused "it is moved by 'xl remus', not by 'xl migrate'"
+done
 guest "remus:b|$disk" web "ok role=backup state=idle link=down" && refused "is the backup of another host's"
 ! grep -q start "$dir/log" || say "started a backup"
 
@@ -142,7 +150,7 @@ if mknod "$device" b 7 0 2>/dev/null && [ -b "$device" ]; then
     # A twin's, promoted, and one that is fed.
     for STATUS in "ok role=primary state=alone link=down" "ok role=primary state=lost link=down"; do
         guest "drbd:r0" web--incoming "$STATUS node=$device"
-        PATH=$dir/bin:$PATH "$script" add || say "add fails for a twin"
+        PATH=$dir/bin:$PATH XENTWIN_TWIN=1 "$script" add || say "add fails for a twin"
         ! grep -q start "$dir/log" || say "started a twin's"
     done
 fi

@@ -297,6 +297,7 @@ static void __attribute__((noreturn)) child_exec(const libxl__twin_child *c, con
     setpgid(0, 0);
     if (c->lock) libxl__twin_lock_replace(c->lock, c->own_lock, theirs[2]);
     if (c->helper) setenv("LIBXL_SAVE_HELPER", c->helper, 1);
+    setenv("XENTWIN_TWIN", "1", 1); /* block-remus, which libxl runs for it */
     libxl__exec(theirs[0], theirs[1], theirs[2], c->argv[0], (char *const *)c->argv);
 }
 
