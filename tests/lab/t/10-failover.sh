@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-only
 # Item 1: the host of a protected guest loses power; no acknowledged write is lost, memory is consistent, one copy runs.
 #   LAB_TYPES: pvh hvm hvm-nopv (15-warm does the same with PVH)
+# Takes 250 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"

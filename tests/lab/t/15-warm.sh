@@ -4,6 +4,7 @@
 # the stock xl, from the detection of the loss to the guest's first frame; then the ends at which nothing may be left. The warm failover is
 # judged by the numbers in the guest's frames, too (20-output-commit).
 #   LAB_TYPES: pvh hvm hvm-nopv (10-failover has warm twins of all three)
+# Takes 350 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"

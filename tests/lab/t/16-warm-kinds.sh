@@ -5,6 +5,7 @@
 #   balloon  PVH, 2 of 3 vcpus, given less and more memory while it is protected
 #   vga      HVM without PV drivers, 2 of 3 vcpus, a graphics card with a picture that changes, VNC display
 #   smp      HVM with PV drivers, 2 of 3 vcpus; not by default: on one emulated CPU its two need seconds to suspend
+# Takes 330 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,6 +3,7 @@
 # Our libxl-save-helper under the stock xl: save, restore and migrate with a stock partner on either side, streams judged by
 # Debian's verify-stream-v2, and what is left after a broken pipe, SIGTERM, and the death of xl.
 # shellcheck disable=SC2317 # most functions are called through check
+# Takes 770 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"

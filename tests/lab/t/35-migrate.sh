@@ -3,6 +3,7 @@
 # Our xl migrate, save and restore as a person types them, with ours or the stock xl on the other end; what the limits of xl migrate
 # do to the black-out that a client sees.
 # shellcheck disable=SC2317 # most functions are called through check
+# Takes 350 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -95,10 +96,9 @@ echo "== a link that breaks while the other host waits for the permission to sta
 on A "printf '#!/bin/bash\nhost=\$1; shift; exec ssh \"\$host\" \"\$*\" > >(head -n 1)\n' >/tmp/brokenssh; chmod +x /tmp/brokenssh"
 check "xl migrate over a link that breaks fails" on A "! xl migrate -s /tmp/brokenssh guest hostB >/tmp/migrate.log 2>&1"
 check "it says where the guest is" on A "grep -q 'runs on here' /tmp/migrate.log"
-# The other host's own words come by standard error.
+# The other host's own words come by standard error, until ssh sees that nobody writes or reads: whether its last ones arrive is chance.
 check "it had copied the guest" wait_for 60 on A "grep -q 'requesting permission' /tmp/migrate.log"
-check "the other host destroys its copy" wait_for 60 on A "grep -q 'destroying our copy' /tmp/migrate.log"
-check "no copy is left on the other host" wait_for 30 only_on A
+check "no copy is left on the other host" wait_for 90 only_on A
 check "the guest runs on" same_guest
 
 echo "== wrong arguments"

@@ -5,6 +5,7 @@
 # Both are measured from outside by the same probe in dom0 of host A: every few ms it asks the hypervisor whether the guest is shut down
 # (suspended). A pause is a stretch of such answers.
 #   LAB_TYPES: pvh hvm hvm-nopv (hvm only when it is named: three minutes more)
+# Takes 310 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"

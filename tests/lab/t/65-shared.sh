@@ -3,6 +3,7 @@
 # Disks that both hosts see: nothing is copied, and after the host is lost the guest goes on at the other one with memory, disks and
 # what the client was told of one instant. The host that comes back does not get the disk; protection goes on towards it.
 #   LAB_TYPES: pvh hvm
+# Takes 270 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -57,6 +58,18 @@ refused_on() { # HOST
     [[ $said == *"is another host's (generation"* || $said == *"may take it over"* ]] || { echo "$said"; return 1; }
 }
 
+create_guest() { on "$1" "xl create -q /etc/xen/guest.cfg 2>&1"; }
+one_of_two_starts() {
+    local copies=0 pid
+    create_guest A &
+    pid=$!
+    create_guest B
+    wait "$pid"
+    has_guest A guest && copies=$((copies + 1))
+    has_guest B guest && copies=$((copies + 1))
+    [ "$copies" = 1 ] || { echo "$copies copies"; return 1; }
+}
+
 fail_over() { lose_host "$@" --arbiter "$WITNESS_ARBITER"; } # HOST kill|freeze
 
 one_type() {
@@ -91,6 +104,9 @@ one_type() {
     state=$(disk_state)
     check "$type: with the disks as they were left" test "$(state_key bad)$(state_key integrity)" = 0ok
     on B "xl destroy guest"
+    check "$type: started on both hosts in the same moment, it runs on one" one_of_two_starts
+    for h in A B; do on "$h" "xl destroy guest 2>/dev/null"; done
+    true
 }
 
 mke2fs -q -t ext2 -F "$fs_image" "${DATA_MB}M" 2>/dev/null || { not_ok "mke2fs"; exit 0; }

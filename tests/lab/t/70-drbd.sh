@@ -5,6 +5,7 @@
 # each time; the side that woke up is overwritten. A fence handler that says no means that no guest is started. What cannot be guaranteed is refused,
 # and DRBD that loses its connection ends the protection and not the guest.
 #   Only with LAB_LONG=1.   LAB_TYPES: pvh hvm
+# Takes 5 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
