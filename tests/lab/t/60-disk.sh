@@ -4,7 +4,7 @@
 # database, and sends it out. After each failover, by a dead host or by a host that wakes up again, all four agree; the old side
 # does not serve its stale disk; protection goes on in the other direction.
 #   LAB_TYPES: pvh hvm hvm-nopv   LAB_LOOPS: failovers per type; by default two of pvh and one of hvm
-# Takes 430 s.
+# Takes 470 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,7 +3,7 @@
 # Disks that both hosts see: nothing is copied, and after the host is lost the guest goes on at the other one with memory, disks and
 # what the client was told of one instant. The host that comes back does not get the disk; protection goes on towards it.
 #   LAB_TYPES: pvh hvm
-# Takes 270 s.
+# Takes 310 s.
 set -u
 # shellcheck source=tests/lab/t/lib.sh
 . "$(dirname "$0")/lib.sh"
