@@ -4,7 +4,8 @@
  *
  * The owner of generation g writes block g mod 2 and nobody else does while g or g + 1 is the newest. So
  * two hosts never write the same block, and each can write its own claim and then look at the other's:
- * of two that do so at once, at least one sees the other.
+ * of two that do so at once, at least one sees the other. Only starts of a free disk may meet in a block;
+ * they settle it (disk_shared.c).
  */
 #ifndef DISK_CLAIM_H
 #define DISK_CLAIM_H

@@ -58,6 +58,11 @@ static void give_up(struct disk *d, const struct disk_claim *top)
     pthread_cond_broadcast(&d->changed);
 }
 
+static bool same_owner(const struct disk_claim *a, const struct disk_claim *b)
+{
+    return a->generation == b->generation && !memcmp(a->owner, b->owner, 16);
+}
+
 int disk_shared_look(struct disk *d, bool *taking)
 {
     const struct disk_claim *own = &d->shared->own, *other;
@@ -69,7 +74,7 @@ int disk_shared_look(struct disk *d, bool *taking)
     int r = disk_claims_read(&d->shared->head, two, &foreign);
     if (r) return r;
     const struct disk_claim *top = disk_claims_top(two);
-    if (top->generation != own->generation || memcmp(top->owner, own->owner, 16)) {
+    if (!same_owner(top, own)) {
         give_up(d, top);
         return -ESTALE;
     }
@@ -194,8 +199,7 @@ static int replay(struct disk *d, const struct disk_claim *top)
 
 static bool same_claim(const struct disk_claim *a, const struct disk_claim *b)
 {
-    return a->generation == b->generation && a->state == b->state &&
-           !memcmp(a->owner, b->owner, 16);
+    return same_owner(a, b) && a->state == b->state;
 }
 
 static void sleep_until(int64_t ms)

@@ -235,9 +235,12 @@ static void devices_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *
 /* Whether they are still those of the configuration. */
 static int as_configured(libxl__remus *rm)
 {
-    char *text = list_text(&rm->devices);
-    bool same = text && (!rm->info.devices || !strcmp(text, rm->info.devices));
+    char *text;
+    bool same;
 
+    if (!rm->info.devices) return 0; /* the caller sees to it */
+    text = list_text(&rm->devices);
+    same = text && !strcmp(text, rm->info.devices);
     free(text);
     if (same) return 0;
     remus_message(rm,

@@ -58,7 +58,7 @@ refused_on() { # HOST
     [[ $said == *"is another host's (generation"* || $said == *"may take it over"* ]] || { echo "$said"; return 1; }
 }
 
-create_guest() { on "$1" "xl create -q /etc/xen/guest.cfg 2>&1"; }
+create_guest() { on "$1" "xl create -q /etc/xen/guest.cfg 2>&1"; } # HOST
 one_of_two_starts() {
     local copies=0 pid
     create_guest A &
@@ -77,7 +77,7 @@ one_type() {
     rm -f "$acks"
     make_disks
     place_config "$type"
-    on A "xl create -q /etc/xen/guest.cfg" || return 1
+    create_guest A || return 1
     addr=$(lab guest ip guest)
     wait_for 120 guest_answers "$addr" || return 1
     wait_for 60 disk_state >/dev/null || return 1
@@ -99,7 +99,7 @@ one_type() {
     sleep 3
     check_state "$type: after host B woke up"
     on A "xl destroy guest"
-    check "$type: destroyed, it may be started on the other host" on B "xl create -q /etc/xen/guest.cfg"
+    check "$type: destroyed, it may be started on the other host" create_guest B
     wait_for 120 guest_answers "$addr" && wait_for 60 disk_state >/dev/null || return 1
     state=$(disk_state)
     check "$type: with the disks as they were left" test "$(state_key bad)$(state_key integrity)" = 0ok
