@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +13,7 @@
 
 #define PIPE_SIZE (1 << 20)
 /* From here on it is cheaper to move pages than to read them. */
-#define SPLICE_MIN (256 << 10)
+#define SPLICE_MIN (16 << 10)
 
 struct null_backup {
     int fd, waste[2], nowhere;
@@ -22,6 +21,7 @@ struct null_backup {
     uint8_t head[DISK_FRAME_SIZE], payload[4096];
     uint8_t got[64 << 10]; /* read ahead: many small frames at once */
     size_t have, used;
+    bool large; /* the last frame was: only heads are read then */
 };
 
 static bool send_frame(struct null_backup *n, struct disk_frame *f, const void *payload)
@@ -35,22 +35,22 @@ static bool send_frame(struct null_backup *n, struct disk_frame *f, const void *
     return send(n->fd, raw, size, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
-/* Says that it is alive as long as it waits. */
-static bool read_ahead(struct null_backup *n)
+/* Nothing came for a while: the other side must see that we are alive. */
+static bool still_waits(struct null_backup *n)
 {
-    struct pollfd p = {.fd = n->fd, .events = POLLIN};
+    return errno == EAGAIN && send_frame(n, &(struct disk_frame){.type = DISK_ALIVE}, NULL);
+}
 
+static bool read_ahead(struct null_backup *n, size_t size)
+{
     for (;;) {
-        ssize_t got = recv(n->fd, n->got, sizeof(n->got), MSG_DONTWAIT);
+        ssize_t got = recv(n->fd, n->got, n->large && size < sizeof(n->got) ? size : sizeof(n->got), 0);
         if (got > 0) {
             n->used = 0;
             n->have = (size_t)got;
             return true;
         }
-        if (got == 0 || errno != EAGAIN) return false;
-        if (poll(&p, 1, DISK_ALIVE_MS) == 0 &&
-            !send_frame(n, &(struct disk_frame){.type = DISK_ALIVE}, NULL))
-            return false;
+        if (got == 0 || !still_waits(n)) return false;
     }
 }
 
@@ -72,7 +72,7 @@ static bool receive(struct null_backup *n, void *buf, size_t size)
         size -= part;
         if (!size) return true;
         if (at) at += part;
-        if (!read_ahead(n)) return false;
+        if (!read_ahead(n, size)) return false;
     }
 }
 
@@ -81,7 +81,8 @@ static bool splice_away(struct null_backup *n, size_t size)
 {
     while (size) {
         ssize_t got = splice(n->fd, NULL, n->waste[1], NULL, size, 0);
-        if (got <= 0) return false;
+        if (got == 0 || (got < 0 && !still_waits(n))) return false;
+        if (got < 0) continue;
         size -= (size_t)got;
         while (got > 0) {
             ssize_t gone = splice(n->waste[0], NULL, n->nowhere, NULL, (size_t)got, 0);
@@ -94,7 +95,8 @@ static bool splice_away(struct null_backup *n, size_t size)
 
 static bool throw_away(struct null_backup *n, size_t size)
 {
-    if (size < SPLICE_MIN) return receive(n, NULL, size);
+    n->large = size >= SPLICE_MIN;
+    if (!n->large) return receive(n, NULL, size);
     return splice_away(n, size - take(n, NULL, size));
 }
 
@@ -135,6 +137,7 @@ static bool work_frame(struct null_backup *n, const struct disk_frame *f, uint64
 int null_backup(int fd, uint64_t disk_size)
 {
     struct null_backup n = {.fd = fd, .waste = {-1, -1}};
+    struct timeval alive = {.tv_usec = DISK_ALIVE_MS * 1000};
     struct disk_frame f;
     int rc = 1;
 
@@ -144,6 +147,7 @@ int null_backup(int fd, uint64_t disk_size)
         goto out;
     }
     (void)fcntl(n.waste[1], F_SETPIPE_SZ, PIPE_SIZE);
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &alive, sizeof(alive));
     do {
         if (!receive(&n, n.head, sizeof(n.head))) rc = 0;
     } while (rc && !disk_frame_get(&f, n.head) && work_frame(&n, &f, disk_size));

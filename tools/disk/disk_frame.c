@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <xxh_x86dispatch.h>
+#include <xxhash.h>
 
 #include "disk_util.h"
 

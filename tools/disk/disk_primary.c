@@ -20,10 +20,9 @@
 #include "disk_util.h"
 
 #define SEND_MAX (1u << 20)
-#define HELP_MAX (256u << 10)
 /* A payload of this size is sent from where it is; a smaller one is cheaper to copy. */
 #define LEND_MIN (16u << 10)
-/* So much is worth it to wake the sender, who sends it while it is written to our own disk. */
+/* With no other write beside it, so much is worth it to wake the sender, who sends it while it is written to our own disk. */
 #define ASIDE_MIN (256u << 10)
 /* Small writes that come faster than this are gathered: they leave when they are so much, or as old. */
 #define GATHER_US 200
@@ -93,6 +92,7 @@ static ssize_t send_queued(struct disk *d, struct disk_link *l, size_t max)
     d->queue.sending = false;
     if (n > 0) disk_queue_sent(&d->queue, (size_t)n);
     pthread_cond_broadcast(&d->room);
+    disk_queue_pass_turn(&d->queue);
     return n;
 }
 
@@ -107,7 +107,7 @@ static void leave_queue(struct disk *d)
  * take at once, and its errors, are left to the sender. */
 static void help_sender(struct disk *d, struct disk_link *l)
 {
-    size_t left = HELP_MAX;
+    size_t left = SEND_MAX;
 
     while (left && sends(d, l) && can_send(d)) {
         ssize_t n = send_queued(d, l, left);
@@ -194,10 +194,15 @@ static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f
     loan->frame.epoch = d->epoch;
     loan->frame.seq = slot->seq;
     disk_queue_lend(&d->queue, slot, loan);
-    if (f->payload >= ASIDE_MIN)
+    if (f->payload >= ASIDE_MIN && d->ranges.first == d->ranges.last) {
         push(d);
-    else if (d->ranges.first == d->ranges.last)
-        help_sender(d, l); /* alone: the backup has it while it is written here */
+        return true;
+    }
+    /* Beside others no core is idle, and the data are in this one's cache: each sends its own, one after the other. */
+    while (d->queue.sending && !loan->done && sends(d, l))
+        disk_queue_wait_turn(&d->queue, loan, &d->lock);
+    help_sender(d, l);
+    disk_queue_pass_turn(&d->queue);
     return true;
 }
 
@@ -221,7 +226,7 @@ void disk_loan_end(struct disk *d, struct disk_loan *loan)
     if (loan->done) return;
     while (!loan->done) {
         if (d->queue.sending) {
-            pthread_cond_wait(&d->room, &d->lock);
+            disk_queue_wait_turn(&d->queue, loan, &d->lock);
             continue;
         }
         if (sends(d, l) && can_send(d)) {
@@ -230,6 +235,7 @@ void disk_loan_end(struct disk *d, struct disk_loan *loan)
         }
         take_back(d, loan);
     }
+    disk_queue_pass_turn(&d->queue);
     leave_queue(d);
 }
 

@@ -94,6 +94,7 @@ bool disk_queue_sendable(const struct disk_queue *q)
 void disk_queue_lend(struct disk_queue *q, struct disk_slot *slot, struct disk_loan *loan)
 {
     loan->slot = slot;
+    pthread_cond_init(&loan->turn, NULL);
     slot->loan = loan;
     q->lent++;
     disk_queue_ready(q, slot);
@@ -102,6 +103,7 @@ void disk_queue_lend(struct disk_queue *q, struct disk_slot *slot, struct disk_l
 static void end_loan(struct disk_queue *q, struct disk_slot *slot)
 {
     slot->loan->done = true;
+    pthread_cond_signal(&slot->loan->turn);
     slot->loan = NULL;
     q->lent--;
 }
@@ -189,4 +191,29 @@ void disk_queue_sent(struct disk_queue *q, size_t size)
         q->first = (q->first + 1) % DISK_QUEUE_SLOTS;
         q->count--;
     }
+}
+
+void disk_queue_wait_turn(struct disk_queue *q, struct disk_loan *loan, pthread_mutex_t *lock)
+{
+    struct disk_loan **at = &q->turns;
+
+    while (*at)
+        at = &(*at)->next;
+    loan->next = NULL;
+    *at = loan;
+    pthread_cond_wait(&loan->turn, lock);
+    for (at = &q->turns; *at != loan;)
+        at = &(*at)->next;
+    *at = loan->next;
+}
+
+void disk_queue_pass_turn(struct disk_queue *q)
+{
+    if (q->turns && !q->sending) pthread_cond_signal(&q->turns->turn);
+}
+
+void disk_queue_wake_all(struct disk_queue *q)
+{
+    for (struct disk_loan *loan = q->turns; loan; loan = loan->next)
+        pthread_cond_signal(&loan->turn);
 }

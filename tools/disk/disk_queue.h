@@ -12,6 +12,7 @@
 #ifndef DISK_QUEUE_H
 #define DISK_QUEUE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +37,9 @@ struct disk_loan {
     bool sealed; /* the head is there */
     bool done;   /* the queue knows nothing of it any more */
     struct disk_slot *slot;
+    /* The owner waits while somebody else sends; woken when it is done, or the first that waits. */
+    pthread_cond_t turn;
+    struct disk_loan *next; /* of those that wait */
 };
 
 #define DISK_BATCH_PIECES 64
@@ -56,6 +60,7 @@ struct disk_queue {
     unsigned filling;        /* reserved, not ready: the ring must stay as it is */
     unsigned lent;           /* slots whose payload is somebody's */
     bool sending;            /* somebody writes to the link from the ring; its owner's */
+    struct disk_loan *turns; /* whose owners wait, in the order they came */
     struct disk_slot slots[DISK_QUEUE_SLOTS];
 };
 
@@ -90,5 +95,11 @@ void disk_queue_peek(const struct disk_queue *q, struct disk_batch *b, size_t ma
 void disk_loan_seal(struct disk_loan *loan);
 void disk_batch_seal(struct disk_batch *b);
 void disk_queue_sent(struct disk_queue *q, size_t size);
+
+/* Until somebody wakes it, who need not have a reason. Who comes back passes the turn on when it has sent, or will not send. */
+void disk_queue_wait_turn(struct disk_queue *q, struct disk_loan *loan, pthread_mutex_t *lock);
+/* Nobody sends any more: the first that waits may. */
+void disk_queue_pass_turn(struct disk_queue *q);
+void disk_queue_wake_all(struct disk_queue *q);
 
 #endif
