@@ -433,16 +433,45 @@ static void t_primary_lent_payload_is_given_back_by_a_slow_link(void **state)
     link_makes_the_disk(*state, write_middling, 3, 180, true);
 }
 
-static void t_primary_link_ends_while_payload_is_lent(void **state)
+/* Four that never wait for each other's range: each sends in its turn. */
+static void *write_beside(void *arg)
 {
-    struct world *w = world_begin(*state, true);
+    static atomic_uint writers;
+    struct world *w = arg;
+    uint64_t mine = writers++ % 4 * (WORLD_SIZE / 4);
+    uint8_t *data = malloc(WORLD_SIZE / 4);
+
+    for (unsigned i = 0; i < 60; i++) {
+        uint32_t size = 16384 + i * 9001;
+        memset(data, (int)(i + mine / 77), size);
+        assert_int_equal(disk_write(&w->d, data, size, mine, false), 0);
+        memset(data, 0xee, size);
+    }
+    free(data);
+    return NULL;
+}
+
+static void t_primary_writes_beside_each_other(void **state)
+{
+    link_makes_the_disk(*state, write_beside, 4, 240, false);
+}
+
+static void t_primary_writes_beside_each_other_over_a_slow_link(void **state)
+{
+    link_makes_the_disk(*state, write_beside, 4, 240, true);
+}
+
+/* The link ends after so many frames, each time that these writers are at work. */
+static void link_ends(struct folder *folder, void *(*writer)(void *))
+{
+    struct world *w = world_begin(folder, true);
     pthread_t threads[4];
     struct disk_frame f;
 
     for (unsigned frames = 1; frames < 60; frames += 7) {
         world_synchronise_primary(w, 0);
         for (unsigned i = 0; i < 4; i++)
-            assert_int_equal(pthread_create(&threads[i], NULL, write_middling, w), 0);
+            assert_int_equal(pthread_create(&threads[i], NULL, writer, w), 0);
         for (unsigned i = 0; i < frames; i++)
             assert_true(world_hear(w, &f));
         close(w->fd);
@@ -457,6 +486,16 @@ static void t_primary_link_ends_while_payload_is_lent(void **state)
         assert_int_equal(disk_unprotect(&w->d, w->why), 0);
     }
     world_end(w);
+}
+
+static void t_primary_link_ends_while_payload_is_lent(void **state)
+{
+    link_ends(*state, write_middling);
+}
+
+static void t_primary_link_ends_while_writes_take_turns(void **state)
+{
+    link_ends(*state, write_beside);
 }
 
 static void write_small(struct world *w, uint8_t first, unsigned count)
@@ -539,7 +578,10 @@ int main(void)
         TEST(t_primary_goes_on_where_the_link_stopped),
         TEST(t_primary_lent_payload_is_given_back),
         TEST(t_primary_lent_payload_is_given_back_by_a_slow_link),
+        TEST(t_primary_writes_beside_each_other),
+        TEST(t_primary_writes_beside_each_other_over_a_slow_link),
         TEST(t_primary_link_ends_while_payload_is_lent),
+        TEST(t_primary_link_ends_while_writes_take_turns),
         TEST(t_primary_small_writes_are_gathered),
     };
 

@@ -373,7 +373,6 @@ void disk_link_lost(struct disk *d, struct disk_link *l, const char *format, ...
     pthread_cond_broadcast(&d->room);
     pthread_cond_broadcast(&d->work);
     pthread_cond_broadcast(&d->changed);
-    disk_queue_wake_all(&d->queue);
 }
 
 void disk_link_refuse(struct disk *d, struct disk_link *l, const char *format, ...)

@@ -211,9 +211,3 @@ void disk_queue_pass_turn(struct disk_queue *q)
 {
     if (q->turns && !q->sending) pthread_cond_signal(&q->turns->turn);
 }
-
-void disk_queue_wake_all(struct disk_queue *q)
-{
-    for (struct disk_loan *loan = q->turns; loan; loan = loan->next)
-        pthread_cond_signal(&loan->turn);
-}

@@ -100,6 +100,5 @@ void disk_queue_sent(struct disk_queue *q, size_t size);
 void disk_queue_wait_turn(struct disk_queue *q, struct disk_loan *loan, pthread_mutex_t *lock);
 /* Nobody sends any more: the first that waits may. */
 void disk_queue_pass_turn(struct disk_queue *q);
-void disk_queue_wake_all(struct disk_queue *q);
 
 #endif
