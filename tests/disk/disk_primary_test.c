@@ -408,17 +408,21 @@ static void t_primary_goes_on_where_the_link_stopped(void **state)
 }
 
 /* What was lent to the queue is the guest's again once its write is done, whatever the link has taken of it. */
+static void write_and_reuse(struct world *w, uint8_t *data, uint32_t size, uint64_t offset,
+                            uint64_t value)
+{
+    memset(data, (int)value, size);
+    assert_int_equal(disk_write(&w->d, data, size, offset, false), 0);
+    memset(data, 0xee, size);
+}
+
 static void *write_middling(void *arg)
 {
     struct world *w = arg;
-    uint32_t size = 16384;
     uint8_t *data = malloc(240000);
 
-    for (unsigned i = 0; i < 60; i++, size = 16384 + i * 3771) {
-        memset(data, (int)(i + (uintptr_t)&data / 4096), size);
-        assert_int_equal(disk_write(&w->d, data, size, (i % 5) * 50000, false), 0);
-        memset(data, 0xee, size);
-    }
+    for (unsigned i = 0; i < 60; i++)
+        write_and_reuse(w, data, 16384 + i * 3771, (i % 5) * 50000, i + (uintptr_t)&data / 4096);
     free(data);
     return NULL;
 }
@@ -441,12 +445,8 @@ static void *write_beside(void *arg)
     uint64_t mine = writers++ % 4 * (WORLD_SIZE / 4);
     uint8_t *data = malloc(WORLD_SIZE / 4);
 
-    for (unsigned i = 0; i < 60; i++) {
-        uint32_t size = 16384 + i * 9001;
-        memset(data, (int)(i + mine / 77), size);
-        assert_int_equal(disk_write(&w->d, data, size, mine, false), 0);
-        memset(data, 0xee, size);
-    }
+    for (unsigned i = 0; i < 60; i++)
+        write_and_reuse(w, data, 16384 + i * 9001, mine, i + mine / 77);
     free(data);
     return NULL;
 }

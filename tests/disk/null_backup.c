@@ -43,9 +43,9 @@ static bool still_waits(struct null_backup *n)
 
 static bool read_ahead(struct null_backup *n, size_t size)
 {
+    if (!n->large || size > sizeof(n->got)) size = sizeof(n->got);
     for (;;) {
-        ssize_t got =
-            recv(n->fd, n->got, n->large && size < sizeof(n->got) ? size : sizeof(n->got), 0);
+        ssize_t got = recv(n->fd, n->got, size, 0);
         if (got > 0) {
             n->used = 0;
             n->have = (size_t)got;

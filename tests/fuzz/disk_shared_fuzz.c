@@ -23,6 +23,7 @@ static struct disk_options options(bool primary)
 
     snprintf(journal_path, sizeof(journal_path), "%s/journal", disk_dir);
     o.shared = journal_path;
+    /* A start waits for it; one whose claim takes longer fails, and waits for seconds. */
     o.settle_ms = 5;
     o.primary = o.force_primary = primary;
     return o;

@@ -198,7 +198,7 @@ static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f
         push(d);
         return true;
     }
-    /* Beside others no core is idle, and the data are in this one's cache: each sends its own, one after the other. */
+    /* Its own data, which are in this core's cache: writes side by side send one after the other. */
     while (d->queue.sending && !loan->done && sends(d, l))
         disk_queue_wait_turn(&d->queue, loan, &d->lock);
     help_sender(d, l);
