@@ -437,7 +437,7 @@ static void t_primary_lent_payload_is_given_back_by_a_slow_link(void **state)
     link_makes_the_disk(*state, write_middling, 3, 180, true);
 }
 
-/* Four that never wait for each other's range: each sends in its turn. */
+/* Four that never wait for each other's range, only for the link. */
 static void *write_beside(void *arg)
 {
     static atomic_uint writers;
@@ -493,9 +493,134 @@ static void t_primary_link_ends_while_payload_is_lent(void **state)
     link_ends(*state, write_middling);
 }
 
-static void t_primary_link_ends_while_writes_take_turns(void **state)
+static void t_primary_link_ends_while_writes_wait_for_it(void **state)
 {
     link_ends(*state, write_beside);
+}
+
+#define SLOW_SIZE 32768
+
+/* A write that came while another one was sent, perhaps with a small one behind it, and is now on its way to our own disk. */
+static void lend_slow(struct world *w, struct disk_loan *loan, struct disk_range *range,
+                      const uint8_t *data, bool behind)
+{
+    struct pollfd link = {.fd = w->fd, .events = POLLIN};
+
+    *loan = (struct disk_loan){.done = true};
+    pthread_mutex_lock(&w->d.lock);
+    disk_range_take(&w->d.ranges, range, 0, SLOW_SIZE, &w->d.lock);
+    w->d.queue.sending = true;
+    disk_replicate(&w->d, data, SLOW_SIZE, 0, false, disk_deadline(1000), loan);
+    if (behind) disk_replicate(&w->d, data, 512, 1 << 20, false, disk_deadline(1000), NULL);
+    w->d.queue.sending = false;
+    assert_false(loan->done);
+    pthread_mutex_unlock(&w->d.lock);
+    assert_int_equal(poll(&link, 1, 20), 0);
+}
+
+static void end_slow(struct world *w, struct disk_loan *loan, struct disk_range *range)
+{
+    pthread_mutex_lock(&w->d.lock);
+    disk_loan_end(&w->d, loan);
+    assert_true(loan->done);
+    disk_range_release(&w->d.ranges, range);
+    pthread_mutex_unlock(&w->d.lock);
+}
+
+static void hear_slow(struct world *w, const uint8_t *data)
+{
+    struct disk_frame f;
+
+    assert_true(world_hear(w, &f));
+    assert_int_equal(f.type, DISK_WRITE);
+    assert_int_equal(f.offset, 0);
+    assert_int_equal(f.payload, SLOW_SIZE);
+    assert_memory_equal(w->payload, data, SLOW_SIZE);
+}
+
+static void hear_behind(struct world *w, unsigned type, uint64_t offset)
+{
+    struct disk_frame f;
+
+    assert_true(world_hear(w, &f));
+    assert_int_equal(f.type, type);
+    assert_int_equal(f.offset, offset);
+}
+
+/* It leaves when its own disk is done, or before it with whatever comes behind it: nobody waits for that disk. */
+static void t_primary_nobody_waits_for_a_slow_write(void **state)
+{
+    struct world *w = world_begin(*state, true);
+    uint8_t data[SLOW_SIZE], other[SLOW_SIZE] = {0};
+    struct disk_range range;
+    struct disk_loan loan;
+
+    world_synchronise_primary(w, 0);
+    memset(data, 7, sizeof(data));
+    for (int behind = 0; behind < 2; behind++) {
+        lend_slow(w, &loan, &range, data, behind);
+        end_slow(w, &loan, &range);
+        hear_slow(w, data);
+        if (behind) hear_behind(w, DISK_WRITE, 1 << 20);
+    }
+    lend_slow(w, &loan, &range, data, false);
+    assert_int_equal(disk_write(&w->d, other, sizeof(other), 1 << 20, false), 0);
+    hear_slow(w, data);
+    hear_behind(w, DISK_WRITE, 1 << 20);
+    end_slow(w, &loan, &range);
+
+    lend_slow(w, &loan, &range, data, false);
+    assert_int_equal(disk_write(&w->d, other, 512, 1 << 20, false), 0);
+    hear_slow(w, data);
+    hear_behind(w, DISK_WRITE, 1 << 20);
+    end_slow(w, &loan, &range);
+
+    lend_slow(w, &loan, &range, data, false);
+    assert_int_equal(disk_barrier(&w->d, 1, w->why), 0);
+    hear_slow(w, data);
+    hear_behind(w, DISK_BARRIER, 0);
+    end_slow(w, &loan, &range);
+    world_end(w);
+}
+
+struct beside {
+    struct world *w;
+    atomic_bool go;
+};
+
+static void *write_large_beside(void *arg)
+{
+    static uint8_t data[200 << 10];
+    struct beside *b = arg;
+
+    while (!b->go) {
+    }
+    assert_int_equal(disk_write(&b->w->d, data, sizeof(data), 0, false), 0);
+    return NULL;
+}
+
+/* Whoever sends a large one sends no more than that, but what was queued meanwhile does not stay behind. */
+static void t_primary_small_write_behind_a_large_one_leaves(void **state)
+{
+    struct beside b = {.w = world_begin(*state, true)};
+    static const uint8_t small[512];
+    pthread_t large;
+    struct disk_frame f;
+
+    world_synchronise_primary(b.w, 0);
+    for (unsigned i = 0; i < 300; i++) {
+        b.go = false;
+        assert_int_equal(pthread_create(&large, NULL, write_large_beside, &b), 0);
+        poll(NULL, 0, 1); /* small ones that come faster are gathered */
+        b.go = true;
+        for (volatile unsigned k = 0; k < i % 100 * 400; k++) {
+        }
+        assert_int_equal(disk_write(&b.w->d, small, sizeof(small), 1 << 20, false), 0);
+        pthread_join(large, NULL);
+        for (unsigned k = 0; k < 2; k++)
+            assert_true(world_hear(b.w, &f));
+    }
+    world_end(b.w);
 }
 
 static void write_small(struct world *w, uint8_t first, unsigned count)
@@ -581,7 +706,9 @@ int main(void)
         TEST(t_primary_writes_beside_each_other),
         TEST(t_primary_writes_beside_each_other_over_a_slow_link),
         TEST(t_primary_link_ends_while_payload_is_lent),
-        TEST(t_primary_link_ends_while_writes_take_turns),
+        TEST(t_primary_link_ends_while_writes_wait_for_it),
+        TEST(t_primary_nobody_waits_for_a_slow_write),
+        TEST(t_primary_small_write_behind_a_large_one_leaves),
         TEST(t_primary_small_writes_are_gathered),
     };
 

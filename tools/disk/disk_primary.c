@@ -185,6 +185,20 @@ bool disk_queue_frame(struct disk *d, struct disk_link *l, struct disk_frame *f,
     return queue_frame(d, l, f, payload, disk_deadline(d->o.limit_ms));
 }
 
+/*
+ * Up to the end of what is lent, which is in this core's cache. What is lent behind it is its owner's to send; what was copied, what
+ * the link does not take, and its errors, are left to the sender.
+ */
+static ssize_t send_own(struct disk *d, struct disk_link *l, const struct disk_loan *loan)
+{
+    ssize_t n = 1;
+
+    while (n > 0 && !loan->done && sends(d, l) && can_send(d))
+        n = send_queued(d, l, (size_t)(loan->slot->end - d->queue.sent));
+    leave_queue(d);
+    return n;
+}
+
 static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f,
                  const void *payload, struct timespec until, struct disk_loan *loan)
 {
@@ -198,11 +212,8 @@ static bool lend(struct disk *d, struct disk_link *l, const struct disk_frame *f
         push(d);
         return true;
     }
-    /* Its own data, which are in this core's cache: writes side by side send one after the other. */
-    while (d->queue.sending && !loan->done && sends(d, l))
-        disk_queue_wait_turn(&d->queue, loan, &d->lock);
-    help_sender(d, l);
-    disk_queue_pass_turn(&d->queue);
+    /* If somebody sends just now, our own disk is written meanwhile: the loan's end sends it then. */
+    if (send_own(d, l, loan) <= 0) push(d);
     return true;
 }
 
@@ -229,11 +240,8 @@ void disk_loan_end(struct disk *d, struct disk_loan *loan)
             disk_queue_wait_turn(&d->queue, loan, &d->lock);
             continue;
         }
-        if (sends(d, l) && can_send(d)) {
-            if (send_queued(d, l, SEND_MAX) > 0) continue;
-            if (loan->done || d->queue.sending) continue;
-        }
-        take_back(d, loan);
+        (void)send_own(d, l, loan);
+        if (!loan->done && !d->queue.sending) take_back(d, loan);
     }
     disk_queue_pass_turn(&d->queue);
     leave_queue(d);
