@@ -609,6 +609,7 @@ static void t_primary_small_write_behind_a_large_one_leaves(void **state)
 
     world_synchronise_primary(b.w, 0);
     for (unsigned i = 0; i < 300; i++) {
+        world_say(b.w, (struct disk_frame){.type = DISK_ALIVE}, NULL);
         b.go = false;
         assert_int_equal(pthread_create(&large, NULL, write_large_beside, &b), 0);
         poll(NULL, 0, 1); /* small ones that come faster are gathered */
