@@ -241,7 +241,7 @@ void disk_loan_end(struct disk *d, struct disk_loan *loan)
             continue;
         }
         (void)send_own(d, l, loan);
-        if (!loan->done && !d->queue.sending) take_back(d, loan);
+        if (!loan->done) take_back(d, loan);
     }
     disk_queue_pass_turn(&d->queue);
     leave_queue(d);
