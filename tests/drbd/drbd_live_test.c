@@ -219,6 +219,7 @@ static void t_fencing_that_says_no_changes_nothing(void **state)
     assert_non_null(strstr(side_reply, "Refusing to be Primary"));
     assert_string_equal(get(&b, "pool/1"), "late");
     assert_null(strstr(get(&b, "log"), "detach"));
+    assert_non_null(strstr(get(&b, "states"), "cs=WFConnection"));
     assert_int_equal(side_request(&b, "status"), 0);
     assert_non_null(strstr(side_reply, "role=backup"));
 }
@@ -312,6 +313,63 @@ static void t_snapshots_of_a_killed_backup_are_removed(void **state)
     assert_int_equal(snapshots(&b), 0);
 }
 
+/* xentwin-disk on a host, without a link. */
+static void tool(const struct side *s, const char *words)
+{
+    run("XENTWIN_RUNDIR=%s/run XENTWIN_STATEDIR=%s/state %s/bin/tool %s", s->dir, s->dir, base,
+        words);
+}
+
+static void t_killed_backup_that_is_started_again_removes_its_snapshots(void **state)
+{
+    protect(patient);
+    checkpoint(1, "one");
+    side_kill(&b);
+    assert_true(lost("closed"));
+    tool(&b, "reset g d"); /* their numbers are not forgotten */
+    assert_int_equal(snapshots(&b), 1);
+    tool(&b, "start --role backup g d drbd:r0");
+    assert_int_equal(snapshots(&b), 0);
+    tool(&b, "stop g d");
+}
+
+static void t_numbers_that_cannot_be_kept_are_given_back(void **state)
+{
+    run("mkdir -p %s/state/g-d/thin.new", b.dir);
+    assert_int_equal(side_start(&a, patient), 0);
+    (void)sides_link(&a, &b, NULL, patient);
+    assert_true(lost("cannot write"));
+    assert_int_equal(snapshots(&b), 0);
+}
+
+static void t_what_was_written_without_a_link_is_not_given_up(void **state)
+{
+    fake(&b, "cs=StandAlone peer=Unknown pds=DUnknown");
+    assert_int_equal(side_start(&b, patient), 0);
+    side_stop(&b);
+    run("rm -f %s/log", b.dir);
+    fake(&a, "cs=StandAlone peer=Unknown pds=DUnknown");
+    assert_int_equal(side_start(&a, patient), 0);
+    assert_int_equal(sides_link(&a, &b, NULL, patient), 0);
+    assert_non_null(strstr(get(&b, "log"), "drbdadm connect r0\n"));
+    assert_null(strstr(get(&b, "log"), "discard"));
+}
+
+static void t_one_of_many_resources_is_found(void **state)
+{
+    static const char one[] = "ns:1234567890 nr:1234567890 dw:1234567890 dr:1234567890 al:123 bm:0 "
+                              "lo:0 pe:0 ua:0 ap:0 ep:1 wo:f oos:0";
+
+    for (struct side *s = &a; s; s = s == &a ? &b : NULL)
+        run("for n in $(seq 900); do printf '%%3d: cs:Connected ro:Primary/Secondary "
+            "ds:UpToDate/UpToDate C r-----\\n    %s\\n' $n; done >%s/others",
+            one, s->dir);
+    fake(&a, "cs=Connected");
+    fake(&b, "peer=Primary");
+    protect(patient);
+    checkpoint(1, "one");
+}
+
 static void t_old_primary_gives_its_data_up(void **state)
 {
     protect(patient);
@@ -345,6 +403,10 @@ int main(void)
         LIVE(t_protocol_a_is_refused),
         LIVE(t_resource_of_somebody_else_is_refused),
         LIVE(t_snapshots_of_a_killed_backup_are_removed),
+        LIVE(t_killed_backup_that_is_started_again_removes_its_snapshots),
+        LIVE(t_numbers_that_cannot_be_kept_are_given_back),
+        LIVE(t_what_was_written_without_a_link_is_not_given_up),
+        LIVE(t_one_of_many_resources_is_found),
         LIVE(t_old_primary_gives_its_data_up),
     };
 

@@ -56,6 +56,13 @@ ask backup hostB hostA s2; want 0 t_witness_other_session_independent
 ask primary hostA hostB s2; want 1 t_witness_other_session_second_refused
 ask primary hostA hostB s1 guest2; want 0 t_witness_other_domain_independent
 
+# The disk says that it did not take the claim; as with coreutils, "sync" alone does not know of it.
+mkdir "$tmp/bad"
+printf '#!/bin/sh\n[ $# -eq 0 ] || { echo "sync: error syncing: Input/output error" >&2; exit 1; }\n' >"$tmp/bad/sync"
+chmod +x "$tmp/bad/sync"
+(PATH=$tmp/bad:$PATH; ask primary hostA hostB s4); want 1 t_witness_claim_not_on_disk_refused
+one_line t_witness_failed_sync_is_one_line
+
 FAKE_SSH=lost; export FAKE_SSH
 ask primary hostA hostB s3; want 1 t_witness_answer_lost_refused
 unset FAKE_SSH

@@ -45,7 +45,7 @@ static void t_remus_bad_options_are_named(void **state)
     REFUSED("-i '600001'", "-i", "600001", "a", "b");
     REFUSED("--limit-ms '199'", "--limit-ms", "199", "a", "b");
     REFUSED("--on-link-loss 'both'", "--on-link-loss", "both", "a", "b");
-    REFUSED("--netbuf-limit '1K'", "--netbuf-limit=1K", "a", "b");
+    REFUSED("--netbuf-limit '127K'", "--netbuf-limit=127K", "a", "b");
     REFUSED("--compress 'zip'", "--compress", "zip", "a", "b");
     REFUSED("--compress-cache '1K'", "--compress-cache=1K", "a", "b");
     REFUSED("--max-checkpoints '0'", "--max-checkpoints", "0", "a", "b");

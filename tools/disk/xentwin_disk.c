@@ -284,7 +284,7 @@ static int cmd_attach(struct instance *in, int argc, char **argv)
 
 static int cmd_reset(struct instance *in, int argc, char **argv)
 {
-    static const char *const names[] = {"state", "bitmap", "journal", "state.new", "thin"};
+    static const char *const names[] = {"state", "bitmap", "journal", "state.new"};
     char path[PATH_MAX + 16];
     int fd = client_connect(in);
 

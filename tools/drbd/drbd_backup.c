@@ -66,7 +66,8 @@ static int adopt(struct drbd_instance *in, const struct disk_hello *h, char why[
 
 static void hello(struct drbd_instance *in, const struct disk_frame *f)
 {
-    bool discard = in->state.primary;
+    /* Without a link before, no generation says whose data are older: DRBD refuses then, and a person decides. */
+    bool discard = in->state.primary && !disk_id_none(in->state.uuid);
     struct disk_hello h;
     char why[DRBD_WHY_MAX];
 

@@ -3,7 +3,7 @@
  * The backup becomes the primary, at checkpoint n.
  *
  *     disconnect                     note the generations; DRBD's fencing is on and it is still connected: wait until it notices, else refuse
- *     primary, secondary             without force: DRBD decides, and asks its fence handler. No: refused, nothing was changed
+ *     primary, secondary             without force: DRBD decides, and asks its fence handler. No: connected again, refused
  *     detach
  *     volume = snapshot n            metadata: every block may differ (drbd_snap.h has the order)
  *     attach, primary --force        force, since the metadata say so; that it may be primary was settled above
@@ -31,6 +31,7 @@ static int take_permission(struct promotion *p, char why[DRBD_WHY_MAX])
 {
     struct drbd_instance *in = p->in;
     int64_t until = disk_now_ms() + NOTICE_LIMIT_MS;
+    char lost[DRBD_WHY_MAX];
     struct drbd_status s;
 
     for (;;) {
@@ -45,10 +46,14 @@ static int take_permission(struct promotion *p, char why[DRBD_WHY_MAX])
         }
         poll(NULL, 0, DRBD_TICK_MS);
     }
-    if (strcmp(s.connection, "StandAlone") && drbd_res_do(&in->res, "disconnect", "--force", why))
+    bool ours = strcmp(s.connection, "StandAlone") != 0;
+    if (ours && drbd_res_do(&in->res, "disconnect", "--force", why)) return -1;
+    if (drbd_res_history(&in->res, p->history, why) ||
+        drbd_res_do(&in->res, "primary", NULL, why)) {
+        /* The guest stays with the other side, which is to be mirrored here as before. */
+        if (ours) (void)drbd_res_do(&in->res, "connect", NULL, lost);
         return -1;
-    if (drbd_res_history(&in->res, p->history, why)) return -1;
-    if (drbd_res_do(&in->res, "primary", NULL, why)) return -1;
+    }
     return drbd_res_do(&in->res, "secondary", NULL, why);
 }
 

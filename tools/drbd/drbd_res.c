@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define SECTOR 512
+#define STATUS_MAX (1u << 20) /* of /proc/drbd: all resources of the host */
 
 /* A small file of the kernel; tests have a root of their own. */
 static int read_kernel_file(const char *path, char *text, size_t size)
@@ -97,7 +98,7 @@ int drbd_res_suits(const struct drbd_res *r, char why[DRBD_WHY_MAX])
 
 int drbd_res_status(const struct drbd_res *r, struct drbd_status *s, char why[DRBD_WHY_MAX])
 {
-    char text[DRBD_OUTPUT_MAX];
+    static char text[STATUS_MAX]; /* there is one thread */
 
     if (!read_kernel_file("/proc/drbd", text, sizeof(text)) &&
         drbd_status_parse(s, text, r->config.minor))

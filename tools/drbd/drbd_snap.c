@@ -74,6 +74,7 @@ static int choose(struct drbd_snap *s, char why[DRBD_WHY_MAX])
     for (int i = 0; i < TRIES; i++) {
         uint32_t first;
         bool taken[2] = {false, false};
+        char lost[DRBD_WHY_MAX];
         int r = disk_random(&first, sizeof(first));
 
         if (r) break;
@@ -82,10 +83,12 @@ static int choose(struct drbd_snap *s, char why[DRBD_WHY_MAX])
         if (r && taken[0]) continue;
         if (r) return -1;
         r = drbd_dm_snapshot(&s->dm, first + 1, s->entry, &taken[1], why);
+        bool both = !r;
         if (!r) r = save(s, first, why);
         if (!r) s->first = first;
-        if (!taken[1] && s->first && drbd_dm_delete(&s->dm, first + 1, why)) return -1;
-        if (drbd_dm_delete(&s->dm, first, why)) return -1;
+        /* Also when the file could not be written: then nobody would ever find them. */
+        if (both && drbd_dm_delete(&s->dm, first + 1, r ? lost : why) && !r) return -1;
+        if (drbd_dm_delete(&s->dm, first, r ? lost : why) && !r) return -1;
         if (!r || !taken[1]) return r;
     }
     snprintf(why, DRBD_WHY_MAX, "no free numbers for snapshots in pool %s", s->dm.pool_name);
@@ -101,6 +104,15 @@ int drbd_snap_clear(struct drbd_snap *s, char why[DRBD_WHY_MAX])
     for (unsigned i = 0; i < 2; i++)
         if (drbd_dm_delete(&s->dm, s->first + i, why)) r = -1;
     return r;
+}
+
+int drbd_snap_clean(const char *dir, const char *path, char why[DRBD_WHY_MAX])
+{
+    struct drbd_snap s = {.dir = dir};
+
+    if (drbd_dm_open(&s.dm, path, why)) return -1;
+    s.entry = s.dm.id;
+    return load(&s, why) || drbd_snap_clear(&s, why) ? -1 : 0;
 }
 
 int drbd_snap_open(struct drbd_snap *s, const char *dir, const char *path, char why[DRBD_WHY_MAX])

@@ -31,6 +31,8 @@ struct drbd_snap {
 
 /* Finds the volume and removes what an earlier link left. */
 int drbd_snap_open(struct drbd_snap *s, const char *dir, const char *path, char why[DRBD_WHY_MAX]);
+/* Removes what an instance that was killed left in the pool. A volume that shows a snapshot is left alone. */
+int drbd_snap_clean(const char *dir, const char *path, char why[DRBD_WHY_MAX]);
 /* Snapshot n; the one before must be committed. */
 int drbd_snap_seal(struct drbd_snap *s, uint64_t n, char why[DRBD_WHY_MAX]);
 /* n is the sealed one, or was committed already. */

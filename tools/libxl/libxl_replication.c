@@ -20,7 +20,7 @@
 #define LIMIT_MS_MIN 200
 #define QMP_LIMIT_MS 30000
 #define LIMIT_MS_MAX 600000
-#define NETBUF_BYTES_MIN (64u << 10)
+#define NETBUF_BYTES_MIN (128u << 10) /* two frames of 64 KiB */
 #define NETBUF_BYTES_MAX (1u << 30)
 
 LIBXL_REPLICATION_EXPORT void libxl_replication_info_init(libxl_replication_info *info)

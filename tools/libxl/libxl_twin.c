@@ -170,13 +170,19 @@ static void promote_memory(libxl__twin *t)
     }
 }
 
+static void promotion_failed(libxl__twin *t)
+{
+    libxl__twin_give_up(t, "%s; 'xentwin-disk stop %s VDEV' ends what serves its disks here",
+                        t->disk.set.why, t->disk.domain);
+}
+
 static void disks_promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
 {
     libxl__twin *t = td->user;
 
     if (t->state != TWIN_PROMOTING) return;
     if (rc)
-        libxl__twin_give_up(t, "%s", td->set.why);
+        promotion_failed(t);
     else
         promote_memory(t);
 }
@@ -196,7 +202,7 @@ static void promote(libxl__twin *t)
     if (rc == 1)
         promote_memory(t);
     else if (rc)
-        libxl__twin_give_up(t, "%s", t->disk.set.why);
+        promotion_failed(t);
 }
 
 static void verdict_came(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
@@ -291,7 +297,7 @@ static void timer_fired(libxl__egc *egc, libxl__ev_time *ev)
         silence_over(t);
         return;
     case TWIN_PROMOTING:
-        libxl__twin_give_up(t, "the guest did not start within %d s", LIMIT_PROMOTE_MS / 1000);
+        libxl__twin_give_up(t, "the guest did not start in time");
         return;
     case TWIN_LEAVING:
         if (t->child_live)

@@ -11,7 +11,7 @@
 #define INTERVAL_MAX_MS 600000
 #define LIMIT_MIN_MS 200
 #define LIMIT_MAX_MS 600000
-#define NETBUF_MIN_BYTES (64u << 10)
+#define NETBUF_MIN_BYTES (128u << 10)
 #define NETBUF_MAX_BYTES (1u << 30)
 #define CACHE_MIN_BYTES (1u << 20)
 #define CACHE_MAX_BYTES (1ull << 40)
