@@ -96,7 +96,8 @@ int drbd_instance_open(struct drbd_instance *in, char why[DRBD_WHY_MAX])
     if (drbd_res_load(&in->res, in->resource, why)) return -1;
     if (load_state(in, why)) return -1;
     /* No link may ever come. What cannot be removed is told by the one that comes. */
-    if (in->res.config.backing[0]) (void)drbd_snap_clean(in->state_dir, in->res.config.backing, why);
+    if (in->res.config.backing[0])
+        (void)drbd_snap_clean(in->state_dir, in->res.config.backing, why);
     if (in->primary && become_primary(in, why)) return -1;
     if (in->primary) return drbd_res_load(&in->res, in->resource, why);
     return 0;
