@@ -328,12 +328,27 @@ static void t_disks_live_graceful_end_goes_on_alone_and_again(void **state)
     assert_int_equal(shell(f, "cmp " B " one.img"), 0);
 }
 
+/* xl remus and its guard were killed: the link is still up. The next xl remus ends it and begins anew. */
+static void t_disks_live_next_protection_ends_the_old_link(void **state)
+{
+    struct fixture *f = *state;
+
+    synchronise(f);
+    checkpoint(f, 1);
+    libxl__twin_disk_dispose(&f->td);
+    libxl__disk_device_dispose(&f->dd);
+    init_both(f);
+    f->dones = 0;
+    synchronise(f);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(t_disks_live_failover_has_the_committed_checkpoint),
+        T(t_disks_live_next_protection_ends_the_old_link),
         T(t_disks_live_unprotected_by_the_guard_starts_again),
         T(t_disks_live_sealed_but_uncommitted_can_be_promoted),
         T(t_disks_live_graceful_end_goes_on_alone_and_again),

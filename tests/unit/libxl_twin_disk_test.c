@@ -105,6 +105,27 @@ static void t_twin_disks_promoted_before_the_guest(void **state)
     assert_false(asked(0, "drop"));
 }
 
+/* An instance that still applies what is committed is well, only slow. */
+static void t_twin_disks_slow_promotion_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+
+    protect_disks(f, 2);
+    disks[0].mute = true;
+    cut_link(f);
+    f->now_ms += LIMIT_MS;
+    RUN_UNTIL(f, asked(0, "promote 2;") && asked(1, "promote 2;"));
+    f->now_ms += 600000;
+    turns(f, 20);
+    assert_false(f->finished);
+    assert_null(strstr(f->told, "in time"));
+    f->now_ms += 1300000;
+    RUN_UNTIL(f, f->finished);
+    assert_int_equal(f->outcome, TWIN_FAILED);
+    assert_non_null(
+        strstr(f->told, "its disks were not ready in time; 'xentwin-disk stop guest VDEV'"));
+}
+
 static void t_twin_disks_late_barrier_promotes_the_one_before(void **state)
 {
     struct fixture *f = *state;
@@ -187,6 +208,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TD(t_twin_disks_ack_waits_for_every_barrier_and_commit),
         TD(t_twin_disks_promoted_before_the_guest),
+        TD(t_twin_disks_slow_promotion_is_waited_for),
         TD(t_twin_disks_late_barrier_promotes_the_one_before),
         TD(t_twin_disks_barrier_after_the_link_was_lost_changes_nothing),
         TD(t_twin_disks_refuse_promotion_guest_stays_down),

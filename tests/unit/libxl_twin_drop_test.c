@@ -46,7 +46,7 @@ static void t_twin_stop_removes_half_built_domain(void **state)
     write_file(f, "domains", UUID "  7    guest--incoming      \n");
     stop_and_finish(f);
     assert_int_equal(f->outcome, TWIN_STOPPED);
-    assert_true(noted(f, "destroy 7"));
+    assert_true(noted(f, "destroy guest--incoming"));
 }
 
 static void t_twin_stop_leaves_other_domains_alone(void **state)
@@ -287,8 +287,48 @@ static void t_twin_left_over_of_another_time_is_removed_first(void **state)
 
     write_file(f, "domains", UUID "  7    guest--incoming      \n");
     protect(f, 1);
-    assert_true(noted(f, "destroy 7"));
+    assert_true(noted(f, "destroy guest--incoming"));
     stop_and_finish(f);
+}
+
+/* Somebody who builds a domain, as the stock xl: it holds the lock until it is killed. */
+static pid_t hold_lock(const char *path)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int ready[2], fd;
+    pid_t pid;
+    char c;
+
+    assert_int_equal(pipe(ready), 0);
+    pid = fork();
+    if (pid == 0) {
+        fd = open(path, O_RDWR | O_CREAT, 0600);
+        if (fd < 0 || fcntl(fd, F_SETLK, &lock) || write(ready[1], "x", 1) != 1) _exit(1);
+        pause();
+    }
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &c, 1), 1);
+    close(ready[0]);
+    return pid;
+}
+
+static void t_twin_copy_of_a_migration_is_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    char lock[256], own[256];
+    pid_t builder;
+
+    snprintf(lock, sizeof(lock), "%s/lock", f->dir);
+    snprintf(own, sizeof(own), "%s/own", f->dir);
+    builder = hold_lock(lock);
+    f->twin.lock = lock;
+    f->twin.own_lock = own;
+    write_file(f, "domains", UUID "  7    guest--incoming      \n");
+    start_that_fails(f, "good", "perhaps being migrated");
+    assert_false(noted(f, "destroy"));
+    kill(builder, SIGKILL);
+    waitpid(builder, NULL, 0);
+    f->twin.lock = NULL;
 }
 
 static void t_twin_guest_that_cannot_start_is_told(void **state)
@@ -521,6 +561,7 @@ int main(int argc, char **argv)
         T(t_twin_left_over_of_another_time_is_removed_first),
         T(t_twin_guest_that_cannot_start_is_told),
         T(t_twin_child_has_a_lock_of_its_own),
+        T(t_twin_copy_of_a_migration_is_left_alone),
         T(t_twin_lock_is_found_in_xl_conf),
         T(t_receiver_whole_run_promotes),
         T(t_receiver_damaged_configuration_is_not_used),

@@ -24,7 +24,8 @@ static int recovered;
 static bool is_protected, has_disk;
 static const char *name = "web 1", *before = "runs";
 
-/* runs, suspended, destroying, dying, gone, away, paused, stopped (by a lost link), cut (suspended, too), halted (suspended and paused) */
+/* runs, suspended, destroying, dying, gone, away, paused, stopped (by a lost link), cut (suspended, too), halted (suspended and paused),
+ * held (runs since somebody unpaused it, its output held) */
 static const char *guest_is(void)
 {
     static char word[32];
@@ -113,6 +114,12 @@ bool libxl__recover_is_stopped(libxl__gc *gc, uint32_t domid)
 {
     assert_int_equal(domid, DOMID);
     return !strcmp(guest_is(), "stopped") || !strcmp(guest_is(), "cut");
+}
+
+int libxl__recover_undecided(libxl__gc *gc, uint32_t domid, bool *undecided)
+{
+    *undecided = libxl__recover_is_stopped(gc, domid) || !strcmp(guest_is(), "held");
+    return 0;
 }
 
 int libxl__recover_go_on(libxl__gc *gc, uint32_t domid, const char *ifb)
@@ -315,15 +322,15 @@ static void t_protected_guest_is_refused(void **state)
 /* Its twin may run: neither is anything begun nor is it woken. */
 static void t_stopped_guest_is_refused(void **state)
 {
-    static const char *const commands[] = {"save", "migrate"};
+    static const char *const commands[] = {"save", "migrate", "save", "migrate"};
     struct xl_caught c;
     size_t i;
 
-    before = "stopped";
     name = "web";
-    for (i = 0; i < 2; i++) {
+    for (i = 0; i < 4; i++) {
+        before = i < 2 ? "stopped" : "held";
         assert_int_equal(run(&c, "echo gone >$GUEST", commands[i]), XL_FAILED);
-        assert_string_equal(guest_is(), "stopped");
+        assert_string_equal(guest_is(), before);
         assert_int_equal(recovered, 0);
         assert_int_equal(xl_lines(c.text), 1);
         assert_non_null(strstr(c.text, "'xl remus --discard web'"));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include "disk_util.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+#define LOCK_TRIES 5
+#define LOCK_STEP_MS 20
 
 static char *path, *state_dir, *run_dir, *shared;
 static struct disk_options options = {.queue_bytes = 64u << 20,
@@ -113,11 +116,13 @@ static int take_lock(const char *dir, int *fd)
         nbdkit_error("cannot open %s: %s", name, strerror(errno));
         return -1;
     }
-    if (flock(*fd, LOCK_EX | LOCK_NB)) {
-        nbdkit_error("an instance with %s runs already", dir);
-        return -1;
+    /* Who only looks whether it is free has it for a moment. */
+    for (int i = 0; i < LOCK_TRIES; i++) {
+        if (!flock(*fd, LOCK_EX | LOCK_NB)) return 0;
+        poll(NULL, 0, LOCK_STEP_MS);
     }
-    return 0;
+    nbdkit_error("an instance with %s runs already", dir);
+    return -1;
 }
 
 static int xt_get_ready(void)

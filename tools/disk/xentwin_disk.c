@@ -191,7 +191,7 @@ static int not_running(const struct instance *in, int fd)
 static int cmd_stop(struct instance *in, int argc, char **argv)
 {
     char reply[DISK_REPLY_MAX];
-    int fd = client_connect(in);
+    int fd = client_reach(in);
 
     (void)argc;
     (void)argv;

@@ -48,6 +48,8 @@ int defaults_take(struct instance *in, char why[DISK_REPLY_MAX]);
 const char *instance_name(const struct instance *in);
 /* Connects to the control socket. -1: nobody is there. -2: that cannot be told, after one line. */
 int client_connect(const struct instance *in);
+/* As client_connect, but waits for one that begins or ends, STOP_LIMIT_MS; -1 only if there is none. */
+int client_reach(const struct instance *in);
 /* Sends a request with up to two fds and waits for its reply, which stands in `reply`. 0 if it is
  * "ok ...". Events in between are skipped. */
 int client_request(int fd, const char *request, const int *fds, int fd_count,

@@ -12,6 +12,8 @@
 
 #include "xentwin_disk.h"
 
+#define REACH_STEP_MS 50
+
 const char *instance_name(const struct instance *in)
 {
     return strrchr(in->run_dir, '/') + strlen("/disk-");
@@ -41,6 +43,32 @@ int client_connect(const struct instance *in)
         return r;
     }
     return fd;
+}
+
+/* Nobody has it: one that begins or ends has no socket that answers, but the lock. */
+static bool lock_is_free(const struct instance *in)
+{
+    char lock[PATH_MAX + 8];
+
+    snprintf(lock, sizeof(lock), "%s/lock", in->run_dir);
+    int fd = open(lock, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return true;
+    bool yes = !flock(fd, LOCK_EX | LOCK_NB);
+    close(fd);
+    return yes;
+}
+
+int client_reach(const struct instance *in)
+{
+    for (int ms = 0;; ms += REACH_STEP_MS) {
+        int fd = client_connect(in);
+        if (fd != -1 || lock_is_free(in)) return fd;
+        if (ms >= STOP_LIMIT_MS) {
+            complain("the instance %s begins or ends since %d s", instance_name(in), ms / 1000);
+            return -2;
+        }
+        poll(NULL, 0, REACH_STEP_MS);
+    }
 }
 
 int client_read(int fd, char packet[DISK_REPLY_MAX], int limit_ms)

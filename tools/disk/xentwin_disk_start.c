@@ -217,7 +217,7 @@ int instance_start(struct instance *in, bool *running)
         return 1;
     }
     if (!paths_fit(in, real)) return 1;
-    fd = client_connect(in);
+    fd = client_reach(in);
     *running = fd >= 0;
     if (fd < -1) return 1;
     if (fd >= 0) {

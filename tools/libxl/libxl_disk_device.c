@@ -86,6 +86,7 @@ static int give_links(libxl__disk_device *dd)
             got++;
         }
     }
+    dd->given = !rc;
     if (!rc) rc = libxl__disk_set_ask(&dd->set, linked, fds, "link");
     for (unsigned i = 0; i < got; i++)
         close(fds[i]); /* the instances have their own copies */
@@ -118,6 +119,8 @@ static void event_came(libxl__egc *egc, libxl__disk_set *ds, unsigned disk, enum
 {
     libxl__disk_device *dd = device_of(ds);
 
+    /* Of the link that a killed protection left open: it is ended, and nothing that it says counts. */
+    if (!dd->given) return;
     switch (what) {
     case DISK_SYNCED:
         disk_synced(egc, dd, disk);

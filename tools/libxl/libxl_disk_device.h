@@ -33,6 +33,7 @@ struct libxl__disk_device {
     /* own */
     libxl__disk_set set;
     unsigned synced; /* bit per disk */
+    bool given;      /* the instances have our links */
     bool syncing, ending;
     uint64_t progress_done[DISK_MAX], progress_total[DISK_MAX];
 };

@@ -19,7 +19,8 @@
 #include "libxl_twin_internal.h"
 
 /* The disks' instances, until they have applied what is committed. */
-#define LIMIT_DISKS_MS 120000
+/* What is committed is still to be brought to a disk that may be slow; an instance that fails says so. */
+#define LIMIT_DISKS_MS 1800000
 /* From END to a running guest: devices, hotplug scripts, device model. */
 #define LIMIT_PROMOTE_MS 300000
 /* The child after it has reported success. */
@@ -117,6 +118,10 @@ static void send_error(libxl__twin *t, const char *text)
 static void clean(libxl__twin *t)
 {
     if (processes_live(t) || libxl__twin_domains_busy(&t->domains)) return;
+    if (!t->child_began) { /* a copy that is here is not ours */
+        leave(t);
+        return;
+    }
     if (libxl__twin_domains_start(&t->domains)) {
         libxl__twin_tell(t, "cannot look for left-overs: see xl list");
         t->outcome = TWIN_FAILED;
@@ -158,6 +163,7 @@ void libxl__twin_give_up(libxl__twin *t, const char *fmt, ...)
 /* The disks are those of the last committed checkpoint: now its memory. */
 static void promote_memory(libxl__twin *t)
 {
+    t->disks_promoted = true;
     libxl__ev_time_deregister(t->loop, &t->timer);
     set_timer(t, LIMIT_PROMOTE_MS);
     if (t->apply) {
@@ -170,10 +176,10 @@ static void promote_memory(libxl__twin *t)
     }
 }
 
-static void promotion_failed(libxl__twin *t)
+static void promotion_failed(libxl__twin *t, const char *why)
 {
-    libxl__twin_give_up(t, "%s; 'xentwin-disk stop %s VDEV' ends what serves its disks here",
-                        t->disk.set.why, t->disk.domain);
+    libxl__twin_give_up(t, "%s; 'xentwin-disk stop %s VDEV' ends what serves its disks here", why,
+                        t->disk.domain);
 }
 
 static void disks_promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
@@ -182,7 +188,7 @@ static void disks_promoted(libxl__egc *egc, libxl__twin_disk *td, int rc)
 
     if (t->state != TWIN_PROMOTING) return;
     if (rc)
-        promotion_failed(t);
+        promotion_failed(t, t->disk.set.why);
     else
         promote_memory(t);
 }
@@ -202,7 +208,7 @@ static void promote(libxl__twin *t)
     if (rc == 1)
         promote_memory(t);
     else if (rc)
-        promotion_failed(t);
+        promotion_failed(t, t->disk.set.why);
 }
 
 static void verdict_came(libxl__egc *egc, libxl__arbiter *a, bool granted, const char *why)
@@ -297,7 +303,10 @@ static void timer_fired(libxl__egc *egc, libxl__ev_time *ev)
         silence_over(t);
         return;
     case TWIN_PROMOTING:
-        libxl__twin_give_up(t, "the guest did not start in time");
+        if (t->disks_promoted)
+            libxl__twin_give_up(t, "the guest did not start within %d s", LIMIT_PROMOTE_MS / 1000);
+        else
+            promotion_failed(t, "its disks were not ready in time");
         return;
     case TWIN_LEAVING:
         if (t->child_live)
@@ -478,6 +487,8 @@ static void start_child(libxl__twin *t)
     c->handed = handed;
     c->line = child_says;
     libxl__twin_set_state(t, TWIN_COPYING);
+    t->domains.builders = NULL;
+    t->child_began = true;
     if (libxl__twin_child_start(c)) {
         libxl__twin_give_up(t, "cannot start the stock receiver %s", t->argv[0]);
         return;
@@ -621,6 +632,7 @@ static int start_looking(libxl__twin *t)
     t->domains.stock_xl = t->stock_xl;
     t->domains.name = t->c.domain;
     t->domains.uuid = t->uuid;
+    t->domains.builders = t->lock;
     t->domains.user = t;
     t->domains.done = domains_done;
     t->domains.memory_set = memory_set;

@@ -105,9 +105,9 @@ struct libxl__twin {
     libxl__arbiter arbiter;
     libxl__control control;
     libxl__ev_time timer;
-    bool child_live; /* started, and EXITED not yet seen */
-    bool complete;   /* warm: the domain is */
-    bool link_lost, error_sent;
+    bool child_began, child_live; /* started; and EXITED not yet seen */
+    bool complete;                /* warm: the domain is */
+    bool link_lost, error_sent, disks_promoted;
     uint64_t acked;
     uint64_t target_kb; /* the memory that the guest was given since; 0: not told */
     bool ack_due;

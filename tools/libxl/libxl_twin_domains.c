@@ -53,11 +53,22 @@ static void judge_line(const libxl__twin_domains *td, char *line, bool *here, un
         *copy = domid;
 }
 
+/* What cannot be told is not held: the file comes with the first domain that is built. */
+static bool somebody_builds(const char *lock)
+{
+    struct flock held = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = lock ? open(lock, O_RDWR | O_CLOEXEC) : -1;
+    bool yes = fd >= 0 && !fcntl(fd, F_GETLK, &held) && held.l_type != F_UNLCK;
+
+    if (fd >= 0) close(fd);
+    return yes;
+}
+
 static void judge_list(libxl__egc *egc, libxl__twin_domains *td)
 {
     unsigned copy = 0;
     bool here = false;
-    char *line, *save = NULL, id[16], why[128];
+    char *line, *save = NULL, name[128], why[128];
 
     for (line = strtok_r(td->out, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
         judge_line(td, line, &here, &copy);
@@ -65,10 +76,17 @@ static void judge_list(libxl__egc *egc, libxl__twin_domains *td)
         finish(egc, td, 0, here, NULL);
         return;
     }
+    if (somebody_builds(td->builders)) {
+        snprintf(why, sizeof(why),
+                 "domain %u there is perhaps being migrated: wait, or: xl destroy %u", copy, copy);
+        finish(egc, td, ERROR_FAIL, here, why);
+        return;
+    }
     snprintf(why, sizeof(why), "the half-built domain %u cannot be removed: xl destroy %u", copy,
              copy);
-    snprintf(id, sizeof(id), "%u", copy);
-    if (td->destroyed++ < DESTROY_MAX && !run(td, "destroy", id, NULL)) {
+    /* By name: one that was just handed over has lost it, and its number is now the guest's. */
+    snprintf(name, sizeof(name), "%s" INCOMING, td->name);
+    if (td->destroyed++ < DESTROY_MAX && !run(td, "destroy", name, NULL)) {
         LOG(libxl__loop_gc(td->loop), WARN, "removing the half-built domain %u (%s%s)", copy,
             td->name, INCOMING);
         td->destroying = true;

@@ -16,6 +16,9 @@ struct libxl__twin_domains {
     /* caller fills, all borrowed */
     libxl__loop *loop;
     const char *stock_xl, *name, *uuid;
+    /* The lock of who builds a domain on this host (libxl_twin_lock.h): while it is held, a copy may be one that a migration brings,
+     * and is not touched. NULL: a copy can only be ours. */
+    const char *builders;
     void *user;
     /* Once per _start. rc 0: no half-built copy is left; here: a domain of that name exists. why:
      * one line when rc != 0. */

@@ -90,7 +90,8 @@ int twin_qemu_await(struct twin_qemu *q)
         Q_LOG(q, ERROR, "the device model of domain %u did not start", q->domid);
         return -1;
     }
-    return write_node(q, "state", "running");
+    /* Of one that was asked to load, only QEMU itself knows whether it runs. */
+    return node_is(q, "xentwin", "asked") ? 0 : write_node(q, "state", "running");
 }
 
 /* ---- the configuration ---- */
@@ -284,9 +285,11 @@ int twin_qemu_load(struct twin_qemu *q)
     int rc;
 
     if (node_is(q, "xentwin", "loaded")) return 0; /* by one who died right after */
-    /* QEMU writes "running" when it runs. */
-    if (write_node(q, "state", "incoming")) return -1;
-    rc = tell_qemu(q);
+    /* QEMU writes "running" once, when it runs: perhaps already, asked by one who died. */
+    if (!node_is(q, "xentwin", "asked") &&
+        (write_node(q, "state", "incoming") || write_node(q, "xentwin", "asked")))
+        return -1;
+    rc = node_is(q, "state", "running") ? 0 : tell_qemu(q);
     /* Refused perhaps because somebody who died had asked already. */
     until = twin_qemu_now_ms() + (rc ? LIMIT_REFUSED_MS : LIMIT_LOAD_MS);
     while (!node_is(q, "state", "running")) {

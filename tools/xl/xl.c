@@ -47,5 +47,7 @@ int main(int argc, char **argv)
     if (!strcmp(word, "help")) return xl_help(argv, argv[optind + 1]);
     command = xl_command_find(word);
     if (!command) return xl_stock_exec(argv);
+    /* As the stock xl says of the same commands. */
+    if (xl_globals.dryrun) return xl_fail(word, "there is no dry run (-N) of this command");
     return command->run(argc - optind, argv + optind);
 }

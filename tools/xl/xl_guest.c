@@ -125,10 +125,20 @@ static bool is_stopped(const struct xl_guest *g, xentoollog_logger *lg)
 
 int xl_guest_refuse_stopped(const struct xl_guest *g, const char *command)
 {
-    if (!is_stopped(g, NULL)) return XL_DONE;
+    bool undecided;
+    libxl__gc gc;
+    int rc;
+
+    /* Also one that runs again, by xl unpause: elsewhere nobody would hold its output. */
+    libxl__gc_init(&gc, NULL);
+    rc = libxl__recover_undecided(&gc, g->domid, &undecided);
+    libxl__gc_dispose(&gc);
+    if (rc)
+        return xl_fail(command, "cannot tell whether an earlier protection holds '%s'", g->name);
+    if (!undecided) return XL_DONE;
     return xl_fail(
         command,
-        "'%s' is stopped here, for a link was lost and its twin may run: if it runs there: "
+        "'%s' is stopped or held here, for a link was lost and its twin may run: if it runs there: "
         "'xl remus --discard %s'; if it certainly does not: 'xl remus --recover %s'",
         g->name, g->name, g->name);
 }

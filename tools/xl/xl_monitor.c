@@ -44,6 +44,20 @@ static libxl_action_on_shutdown action_for(const libxl_domain_config *c, int rea
     }
 }
 
+/* What was changed since we began, a disk attached, memory, the name, holds for the next start, too. */
+static void refresh(libxl_ctx *ctx, libxl_domain_config *config, uint32_t domid)
+{
+    libxl_domain_config now;
+
+    libxl_domain_config_init(&now);
+    if (libxl_retrieve_domain_configuration(ctx, domid, &now, NULL)) {
+        libxl_domain_config_dispose(&now);
+        return;
+    }
+    libxl_domain_config_dispose(config);
+    *config = now;
+}
+
 /* True when there is a new domain to look after. */
 static bool act(libxl_ctx *ctx, libxl_domain_config *config, uint32_t *domid, int reason)
 {
@@ -57,6 +71,7 @@ static bool act(libxl_ctx *ctx, libxl_domain_config *config, uint32_t *domid, in
     if (action == LIBXL_ACTION_ON_SHUTDOWN_PRESERVE ||
         action == LIBXL_ACTION_ON_SHUTDOWN_SOFT_RESET)
         return false;
+    if (again) refresh(ctx, config, *domid);
     if (libxl_domain_destroy(ctx, *domid, NULL)) return false;
     if (!again) return false;
     /* A fresh uuid is not wanted: it is the same guest. */

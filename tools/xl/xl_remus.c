@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <uuid/uuid.h>
 
+#include "libxl_control_path.h"
 #include "libxl_guard.h"
 #include "xl.h"
 #include "xl_guest.h"
@@ -26,6 +27,7 @@
 #include "xl_progress.h"
 #include "xl_remote.h"
 #include "xl_remus.h"
+#include "xc_sr_lock.h"
 
 struct protection {
     struct remus_opts o;
@@ -155,6 +157,17 @@ static int refuse_undecided(struct protection *p)
         name, name, name);
 }
 
+/* Our receiver at HOST would take the copy that a migration builds there for one that was left behind. */
+static int refuse_migrating(struct protection *p)
+{
+    int fd = xc_sr_lock(control_dir(), p->guest.domid);
+
+    if (fd < 0 && errno == EWOULDBLOCK)
+        return xl_fail("remus", "'%s' is being migrated or saved: wait for its end", p->guest.name);
+    if (fd >= 0) xc_sr_unlock(control_dir(), p->guest.domid, fd);
+    return XL_DONE;
+}
+
 static int look_at_guest(struct protection *p)
 {
     libxl_dominfo info;
@@ -169,6 +182,7 @@ static int look_at_guest(struct protection *p)
             p->guest.name);
     rc = xl_guest_refuse_protected(&p->guest, "remus");
     if (!rc) rc = refuse_undecided(p);
+    if (!rc) rc = refuse_migrating(p);
     if (rc) return rc;
     libxl_dominfo_init(&info);
     if (libxl_domain_info(p->guest.ctx, &info, p->guest.domid) || info.dying)

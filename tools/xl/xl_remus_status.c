@@ -135,18 +135,25 @@ static int status_of_all(libxl__gc *gc)
     const char *dir = getenv("XENTWIN_RUN_DIR");
     char *files[DOMAINS_MAX];
     int n = 0, i, shown = 0;
+    bool left_out = false;
     struct dirent *entry;
+    const char *side;
     DIR *d;
 
     d = opendir(dir && *dir ? dir : "/run/xentwin");
     if (!d && errno != ENOENT)
         return xl_fail("remus", "cannot read %s: %s", dir ? dir : "/run/xentwin", strerror(errno));
-    while (d && n < DOMAINS_MAX && (entry = readdir(d)))
-        files[n++] = libxl__strdup(gc, entry->d_name);
+    while (d && (entry = readdir(d))) {
+        if (!socket_domain(libxl__strdup(gc, entry->d_name), &side)) continue;
+        if (n < DOMAINS_MAX)
+            files[n++] = libxl__strdup(gc, entry->d_name);
+        else
+            left_out = true;
+    }
     if (d) closedir(d);
     qsort(files, (size_t)n, sizeof(files[0]), compare_names);
     for (i = 0; i < n; i++) {
-        const char *side, *domain = socket_domain(files[i], &side);
+        const char *domain = socket_domain(files[i], &side);
 
         if (!domain) continue;
         if (print_status(gc, side, domain))
@@ -157,6 +164,7 @@ static int status_of_all(libxl__gc *gc)
     shown += print_unattended(gc, NULL);
     shown += (int)xl_disk_print_status(gc, NULL);
     if (!shown) printf("no domain is protected or received on this host\n");
+    if (left_out) xl_say("remus", "more than %d are here: name the one to be shown", DOMAINS_MAX);
     return XL_DONE;
 }
 
