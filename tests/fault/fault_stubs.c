@@ -225,7 +225,8 @@ static bool changed(int watch)
 
 void stub_set_vcpus(unsigned n)
 {
-    if (changed(0)) vcpus = n;
+    vcpus = n;
+    (void)changed(0);
 }
 
 void stub_attach(const char *device, const char *backend)

@@ -95,6 +95,7 @@ bool stub_guest_is_hvm(void)
 int xc_shadow_control(xc_interface *xch, uint32_t domid, unsigned int sop, unsigned int *mb,
                       unsigned int mode)
 {
+    world.log_ends++;
     return 0;
 }
 void libxl__dom_suspend_init(libxl__dom_suspend *ds)
@@ -137,6 +138,7 @@ int libxl__dom_resume_fast(libxl__gc *gc, xc_interface *xch, struct xs_handle *x
     if (world.guest == GUEST_IS_SUSPENDED) {
         if (faulty()) return ERROR_FAIL;
         world.guest = GUEST_IS_RUNNING;
+        world.resumes++;
     }
     return 0;
 }
@@ -146,7 +148,8 @@ bool libxl__dom_is_suspended(xc_interface *xch, uint32_t domid)
 }
 enum guest_end libxl__dom_end(xc_interface *xch, uint32_t domid)
 {
-    return world.guest == GUEST_IS_ENDED ? GUEST_POWEROFF : GUEST_LIVES;
+    if (world.guest != GUEST_IS_ENDED) return GUEST_LIVES;
+    return how.destroyed ? GUEST_GONE : GUEST_POWEROFF;
 }
 int libxl__recover_undecided(libxl__gc *gc, uint32_t domid, bool *undecided)
 {
@@ -290,6 +293,11 @@ int libxl__netbuffer_teardown(libxl__gc *gc, libxl__netbuffer *nb)
 }
 void libxl__netbuffer_abandon(libxl__netbuffer *nb)
 {
+}
+int libxl__netbuffer_discard(libxl__gc *gc, const char *ifb)
+{
+    world.plug = PLUG_NONE;
+    return 0;
 }
 
 /* --- helper --- */

@@ -16,6 +16,7 @@ struct world_setup {
      * SIGTERM. */
     int log_turns, look_turns, leave_turns, grace_turns;
     int drop_ms;               /* from STOP to STOPPED */
+    bool destroyed;            /* the guest's end is xl destroy: its domain is gone */
     int late_suspend, late_ms; /* the n-th request is taken at once and carried out so much later */
 };
 
@@ -36,7 +37,7 @@ struct world {
     bool qemu_log, qemu_aborted, qmp_failed; /* told to end a dirty log that it did not keep */
     bool unasked_answer;                     /* the helper got one */
     bool suspends_unseen; /* it will, when the operation is over and should have waited for it */
-    int open_things;
+    int open_things, resumes, log_ends;
 };
 extern struct world world;
 

@@ -56,7 +56,11 @@ static void judge(enum what what, int n, const struct world_setup *s)
         fail_msg("%s, n = %d: disks go on where the guest may not", names[what], n);
     if (w->disks_protected && !w->disks_unprotected && !w->denied)
         fail_msg("%s, n = %d: disks are still protected", names[what], n);
-    if (w->guest == GUEST_IS_ENDED) return;
+    if (w->guest == GUEST_IS_ENDED) {
+        if (s->destroyed && w->plug != PLUG_NONE && !w->teardown_failed)
+            fail_msg("%s, n = %d: plug of a destroyed guest left", names[what], n);
+        return;
+    }
     if (w->guest == GUEST_IS_PAUSED) {
         if (w->twin_dropped)
             fail_msg("%s, n = %d: paused, but its twin is dropped", names[what], n);
@@ -185,6 +189,12 @@ static void t_remus_vcpus_of_hvm_change_ends_the_protection(void **state)
     run(VCPUS_CHANGE, run(NOTHING, 0, &s) / 2, &s);
     assert_int_equal(world.result, ERROR_FAIL);
     assert_true(world.acked < 5 && world.twin_dropped);
+    /* Before the first checkpoint, too: the disks may take hours. */
+    for (int turn = 4; turn < 14; turn++) {
+        run(VCPUS_CHANGE, turn, &s);
+        assert_int_equal(world.result, ERROR_FAIL);
+        assert_int_equal(world.acked, 0);
+    }
     s.hvm = false;
     run(VCPUS_CHANGE, run(NOTHING, 0, &s) / 2, &s);
     assert_int_equal(world.result, 0);
@@ -301,6 +311,45 @@ static void t_remus_guest_held_by_an_earlier_one_is_left_alone(void **state)
     }
 }
 
+/* It stands still since somebody else copies it: neither is it resumed nor is the other one's log ended. */
+static void t_remus_refused_start_leaves_a_suspended_guest_alone(void **state)
+{
+    for (int locked = 0; locked < 2; locked++) {
+        struct world_setup s = {false, false, true, false, 4, .undecided = !locked};
+
+        world_start(&s);
+        world.guest = GUEST_IS_SUSPENDED;
+        world.fail_call = locked; /* the first one is the control socket's lock */
+        for (int turn = 1; !world.completions; turn++) {
+            assert_true(turn < 100);
+            world_turn();
+        }
+        assert_int_not_equal(world.result, 0);
+        assert_int_equal(world.guest, GUEST_IS_SUSPENDED);
+        assert_int_equal(world.resumes + world.log_ends, 0);
+        world_end();
+    }
+}
+
+static void t_remus_guest_destroyed_as_the_peer_is_lost_leaves_no_plug(void **state)
+{
+    struct world_setup s = {false, true, true, false, 100, .destroyed = true};
+
+    sweep(GUEST_ENDS, s);
+    world_start(&s);
+    for (int turn = 1; !world.completions; turn++) {
+        assert_true(turn < 5000);
+        if (world.acked == 2 && world.guest != GUEST_IS_ENDED) {
+            world_end_guest();
+            world_lose_peer();
+        }
+        world_turn();
+    }
+    judge(GUEST_ENDS, 2, &s);
+    assert_int_equal(world.result, ERROR_LOCK_FAIL);
+    world_end();
+}
+
 /* A protection lasts for months: nothing of a checkpoint or a question may be kept. */
 static void t_remus_checkpoints_and_status_keep_no_memory(void **state)
 {
@@ -394,6 +443,8 @@ int main(void)
         cmocka_unit_test(t_remus_other_devices_than_at_the_start_end_it),
         cmocka_unit_test(t_remus_guest_destroyed_is_no_lost_device),
         cmocka_unit_test(t_remus_guest_held_by_an_earlier_one_is_left_alone),
+        cmocka_unit_test(t_remus_refused_start_leaves_a_suspended_guest_alone),
+        cmocka_unit_test(t_remus_guest_destroyed_as_the_peer_is_lost_leaves_no_plug),
         cmocka_unit_test(t_remus_checkpoints_and_status_keep_no_memory),
         cmocka_unit_test(t_remus_dirty_log_is_ended_once),
         cmocka_unit_test(t_remus_late_suspend_is_resumed),

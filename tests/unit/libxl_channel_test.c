@@ -567,9 +567,79 @@ static void t_channel_text_is_printable(void **state)
     assert_string_equal(out, "");
 }
 
+/* A primary's channel over two pipes, as xl makes them for ssh, that has heard the other side's hello. */
+static struct end *on_pipes(int to[2], int from[2])
+{
+    struct channel_hello hello = {CHANNEL_VERSION, LIMIT_MS, WINDOW, 0};
+    unsigned char body[CHANNEL_HELLO_LEN], out[128];
+    struct end *e = end_new(true, 1000);
+    size_t n;
+
+    libxl__channel_dispose(&e->ch);
+    assert_int_equal(pipe(to) | pipe(from), 0);
+    signal(SIGPIPE, SIG_IGN);
+    libxl__channel_init(&e->ch);
+    e->ch.loop = e->loop;
+    e->ch.send_fd = to[1];
+    e->ch.recv_fd = from[0];
+    e->ch.primary = true;
+    e->ch.limit_ms = LIMIT_MS;
+    e->ch.user = e;
+    e->ch.frame = on_frame;
+    e->ch.lost = on_lost;
+    assert_int_equal(libxl__channel_start(&e->ch), 0);
+    e->said = 0;
+    libxl__channel_hello_put(body, &hello);
+    n = make(e, out, CHANNEL_HELLO, sizeof(body), CHANNEL_VERSION, body);
+    assert_int_equal(write(from[1], out, n), n);
+    turn(e);
+    turn(e);
+    assert_int_equal(e->type, CHANNEL_HELLO);
+    close(to[0]);
+    assert_int_equal(libxl__channel_send(&e->ch, CHANNEL_STOP, 0, "", 0), 0);
+    turn(e);
+    return e;
+}
+
+/* ssh closes what it reads of us as soon as the other side is gone, and passes on what that said last a moment later. */
+static void t_channel_last_word_comes_behind_a_broken_pipe(void **state)
+{
+    unsigned char out[128];
+    int to[2], from[2];
+    struct end *e = on_pipes(to, from);
+    size_t n = make(e, out, CHANNEL_STOPPED, 0, 0, NULL);
+
+    assert_int_equal(e->lost, 0);
+    assert_int_equal(write(from[1], out, n), n);
+    turn(e);
+    assert_int_equal(e->type, CHANNEL_STOPPED);
+    assert_int_equal(e->lost, 0);
+    close(from[1]);
+    turn(e);
+    assert_int_equal(e->lost, 1);
+    libxl__channel_dispose(&e->ch);
+}
+
+/* Nothing comes any more, and no end of file either. */
+static void t_channel_broken_pipe_is_soon_a_lost_peer(void **state)
+{
+    int to[2], from[2];
+    struct end *e = on_pipes(to, from);
+
+    assert_int_equal(e->lost, 0);
+    e->now_ms += LIMIT_MS / 6;
+    turn(e);
+    assert_int_equal(e->lost, 1);
+    assert_non_null(strstr(e->why, "Broken pipe"));
+    libxl__channel_dispose(&e->ch);
+    close(from[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(t_channel_last_word_comes_behind_a_broken_pipe),
+        cmocka_unit_test(t_channel_broken_pipe_is_soon_a_lost_peer),
         cmocka_unit_test(t_channel_start_sends_hello_first),
         cmocka_unit_test(t_channel_hello_of_peer_is_delivered),
         cmocka_unit_test(t_channel_prologue_of_one_side_only_is_fine),

@@ -455,6 +455,8 @@ static void *sender(void *arg)
     while (!l->dead) {
         if (!disk_queue_sendable(&d->queue)) d->push = false;
         if (!can_send(d) || (d->gathering && !d->push)) {
+            /* Others may send meanwhile: when the link took something last is not known any more. */
+            since = 0;
             if (d->gathering)
                 gather(d, l);
             else

@@ -398,6 +398,8 @@ void disk_shared_stop(struct disk *d)
 {
     pthread_mutex_lock(&d->lock);
     d->shared->stopping = true;
+    /* A change that finds the disk protected would try again and again, and nobody else would get the lock. */
+    if (d->link) disk_link_lost(d, d->link, "the instance ends");
     pthread_cond_broadcast(&d->room);
     pthread_mutex_unlock(&d->lock);
 }

@@ -257,9 +257,12 @@ static bool still_backup(struct disk *d)
     struct disk_claim two[2], *c = &two[d->state.generation % 2];
     bool foreign;
 
-    return !disk_claims_read(&d->shared->head, two, &foreign) &&
-           c->generation == d->state.generation && c->state == DISK_CLAIM_PROTECTED &&
-           !memcmp(c->token, d->shared->token, 16);
+    if (disk_claims_read(&d->shared->head, two, &foreign)) return false;
+    /* A start that was forced leaves that claim and owns the next one; so does a promotion of ours that failed. */
+    const struct disk_claim *top = disk_claims_top(two);
+    return c->generation == d->state.generation && c->state == DISK_CLAIM_PROTECTED &&
+           !memcmp(c->token, d->shared->token, 16) &&
+           (top == c || !memcmp(top->owner, d->shared->own.owner, 16));
 }
 
 /* Disk and journal for writing, and epoch n must be whole. */

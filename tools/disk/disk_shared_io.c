@@ -251,5 +251,12 @@ int disk_shared_flush(struct disk *d)
     bool ok = d->primary && !d->shared->fenced, journaling = d->shared->journaling;
     pthread_mutex_unlock(&d->lock);
     if (!ok) return -EIO;
-    return journaling ? disk_journal_flush(&d->journal) : disk_store_flush(&d->store);
+    if (!journaling) return disk_store_flush(&d->store);
+    int r = disk_journal_flush(&d->journal);
+    if (!r) return 0;
+    /* What could not be written is marked nowhere: the open epoch would not be whole. */
+    pthread_mutex_lock(&d->lock);
+    if (d->link) disk_link_lost(d, d->link, "the shared journal failed: %s", strerror(-r));
+    pthread_mutex_unlock(&d->lock);
+    return r;
 }

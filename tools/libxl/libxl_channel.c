@@ -51,6 +51,7 @@ struct channel_state {
     libxl__channel *ch; /* NULL once disposed */
     unsigned busy;      /* calls into the user under way: who leaves last frees */
     bool lost;
+    int write_errno; /* nothing can be written any more; what the peer said before is still read */
     libxl__ev_fd rd, wr;
     libxl__ev_time tick, silence;
 
@@ -159,7 +160,8 @@ static bool out_wanted(const struct channel_state *st)
 
 static void poll_out(struct channel_state *st)
 {
-    if (alive(st)) libxl__ev_fd_modify(st->ch->loop, &st->wr, out_wanted(st) ? POLLOUT : 0);
+    if (alive(st) && !st->write_errno)
+        libxl__ev_fd_modify(st->ch->loop, &st->wr, out_wanted(st) ? POLLOUT : 0);
 }
 
 /* At a frame boundary: what is due and was not queued. */
@@ -273,6 +275,35 @@ static void tell_progress(libxl__egc *egc, struct channel_state *st)
     }
 }
 
+static int64_t tick_ms(const libxl__channel *ch)
+{
+    return ch->limit_ms / TICKS_PER_LIMIT;
+}
+
+static void last_words_over(libxl__egc *egc, libxl__ev_time *ev)
+{
+    struct channel_state *st = CONTAINER_OF(ev, struct channel_state, tick);
+
+    enter(st);
+    channel_lost_errno(egc, st, "cannot write to the peer", st->write_errno);
+    leave(st);
+}
+
+/*
+ * ssh closes the end that it reads of us as soon as the other side is gone, and may pass on what that said last, STOPPED or ERROR, a moment
+ * later. Then comes its end of file.
+ */
+static void writing_failed(libxl__egc *egc, struct channel_state *st, int err)
+{
+    libxl__loop *loop = st->ch->loop;
+
+    st->write_errno = err;
+    libxl__ev_fd_deregister(loop, &st->wr);
+    libxl__ev_time_deregister(loop, &st->tick);
+    if (libxl__ev_time_register_rel(loop, &st->tick, last_words_over, tick_ms(st->ch)))
+        channel_lost_errno(egc, st, "cannot write to the peer", err);
+}
+
 static void fd_writable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events, short revents)
 {
     struct channel_state *st = CONTAINER_OF(ev, struct channel_state, wr);
@@ -281,7 +312,7 @@ static void fd_writable(libxl__egc *egc, libxl__ev_fd *ev, int fd, short events,
     enter(st);
     err = write_some(st);
     if (err && err != EAGAIN)
-        channel_lost_errno(egc, st, "cannot write to the peer", err);
+        writing_failed(egc, st, err);
     else
         tell_progress(egc, st);
     poll_out(st);
@@ -451,11 +482,6 @@ static void silence_passed(libxl__egc *egc, libxl__ev_time *ev)
     poll_out(st);
 out:
     leave(st);
-}
-
-static int64_t tick_ms(const libxl__channel *ch)
-{
-    return ch->limit_ms / TICKS_PER_LIMIT;
 }
 
 static void tick_passed(libxl__egc *egc, libxl__ev_time *ev)

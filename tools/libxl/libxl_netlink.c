@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 
 #include <linux/gen_stats.h>
 #include <linux/if_ether.h>
@@ -32,7 +33,8 @@
 
 #define RECV_BYTES 65536
 #define ERRNO_MAX 4095
-#define DUMP_TRIES 5 /* a dump that changed while it was read is read again */
+#define DUMP_TRIES 200 /* a dump that changed while it was read is read again */
+#define DUMP_PAUSE_NS 5000000
 #define INGRESS_PARENT TC_H_MAKE(TC_H_INGRESS, 0)
 
 struct libxl__nl {
@@ -431,6 +433,7 @@ struct ingress_list {
     int ifs[NL_MAX_IFS];
     int nr;
     bool full;
+    uint64_t seen; /* which interfaces' qdiscs the look went by, in order */
 };
 
 static void take_ingress(struct nlmsghdr *nh, void *user)
@@ -440,6 +443,7 @@ static void take_ingress(struct nlmsghdr *nh, void *user)
     struct tcmsg *tcm = nlmsg_data(nh);
 
     if (nh->nlmsg_type != RTM_NEWQDISC || nlmsg_parse(nh, sizeof(*tcm), tb, TCA_MAX, NULL)) return;
+    list->seen = (list->seen ^ (uint64_t)tcm->tcm_ifindex) * 0x100000001b3u;
     if (!tb[TCA_KIND] || nla_strcmp(tb[TCA_KIND], "ingress")) return;
     if (list->nr < NL_MAX_IFS)
         list->ifs[list->nr++] = tcm->tcm_ifindex;
@@ -486,16 +490,30 @@ static int dump(libxl__gc *gc, struct exchange *ex, int type, const struct tcmsg
     return r ? fail(gc, ex, r, "cannot look at the traffic rules") : 0;
 }
 
+/*
+ * The kernel gives the qdiscs in pieces and counts the interfaces from the start for each piece, without a word when one went away in
+ * between: then it leaves out another one. When a backup dies, all its guests' buffers go at once. So only two looks that agree count.
+ */
 static int find_ingress(libxl__gc *gc, libxl__nl *nl, struct ingress_list *list)
 {
     struct exchange ex = {.nl = nl, .each = take_ingress, .user = list};
+    const struct timespec pause = {.tv_nsec = DUMP_PAUSE_NS};
     struct tcmsg tcm = {0};
-    int rc, i;
+    uint64_t before = 0;
+    bool agree = false;
+    int rc = 0, i;
 
-    for (i = 0; i < DUMP_TRIES; i++) {
+    for (i = 0; !rc && !agree && i < DUMP_TRIES; i++) {
+        if (i > 1) nanosleep(&pause, NULL);
+        before = list->seen;
         list->nr = 0;
+        list->seen = 1;
         rc = dump(gc, &ex, RTM_GETQDISC, &tcm);
-        if (rc || !ex.changed) break;
+        agree = i && !ex.changed && list->seen == before;
+    }
+    if (!rc && !agree) {
+        LOG(gc, ERROR, "the host's interfaces come and go too fast to look at all of them");
+        rc = ERROR_FAIL;
     }
     if (!rc && list->full) {
         LOG(gc, ERROR, "more than %d interfaces have an ingress qdisc", NL_MAX_IFS);

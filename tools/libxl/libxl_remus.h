@@ -103,7 +103,7 @@ typedef struct libxl__remus {
     uint64_t stream_bytes; /* of the open checkpoint */
     bool commit_sent;      /* the backup may run from here on */
     bool peer_lost, link_was_cause, stop_confirmed, hello_seen;
-    bool guest_ended, helper_clean, told_unwatched;
+    bool guest_ended, helper_ran, helper_clean, told_unwatched;
     bool state_saved, device_failed, helper_wants_checkpoint;
     bool vm_stopped; /* QEMU was told stop and not cont */
     bool
@@ -138,6 +138,8 @@ void remus_unwatch_devices(libxl__remus *rm); /* safe twice */
 
 /* libxl_remus_settings.c */
 int remus_watch_settings(libxl__remus *rm);
+int remus_watch_vcpus(libxl__remus *rm); /* after remus_watch_devices, which counts them */
+unsigned remus_online_vcpus(struct xs_handle *xs, uint32_t domid);
 void remus_unwatch_settings(libxl__remus *rm); /* safe twice */
 
 /* libxl_remus_end.c */

@@ -117,10 +117,10 @@ static int list_devices(const struct lister *l)
     return rc;
 }
 
-/* A line for each device; malloced, or NULL. */
-static char *list_text(const libxl__gc *list)
+/* A line for each device, and one for the vcpus; malloced, or NULL. */
+static char *list_text(const libxl__gc *list, unsigned vcpus)
 {
-    size_t size = 1, at = 0;
+    size_t size = 24, at = 0;
     char *text;
 
     for (size_t i = 0; i < list->used; i++)
@@ -133,6 +133,7 @@ static char *list_text(const libxl__gc *list)
 
         at += (size_t)snprintf(text + at, size - at, "%s %u\n", d->text, d->index);
     }
+    snprintf(text + at, size - at, "vcpus %u\n", vcpus);
     return text;
 }
 
@@ -146,7 +147,7 @@ LIBXL_REPLICATION_EXPORT char *libxl_replication_devices(libxl_ctx *ctx, uint32_
     if (!l.xs) return NULL;
     libxl__gc_init(&list, NULL);
     l.list = &list;
-    if (!list_devices(&l)) text = list_text(&list);
+    if (!list_devices(&l)) text = list_text(&list, remus_online_vcpus(l.xs, domid));
     libxl__gc_dispose(&list);
     xs_close(l.xs);
     return text;
@@ -239,12 +240,12 @@ static int as_configured(libxl__remus *rm)
     bool same;
 
     if (!rm->info.devices) return 0; /* the caller sees to it */
-    text = list_text(&rm->devices);
+    text = list_text(&rm->devices, rm->vcpus);
     same = text && !strcmp(text, rm->info.devices);
     free(text);
     if (same) return 0;
     remus_message(rm,
-                  "domain %u: a device was attached or detached since its configuration was "
+                  "domain %u: a device or vcpu came or went since its configuration was "
                   "read: start the protection again",
                   rm->domid);
     return ERROR_FAIL;
@@ -259,6 +260,7 @@ int remus_watch_devices(libxl__remus *rm)
         LOG(rm->gc, ERROR, "domain %u: cannot list its devices", rm->domid);
         return ERROR_FAIL;
     }
+    rm->vcpus = remus_online_vcpus(libxl__loop_xs(rm->loop), rm->domid);
     rc = as_configured(rm);
     if (rc) return rc;
     snprintf(path, sizeof(path), "/libxl/%u/device", rm->domid);

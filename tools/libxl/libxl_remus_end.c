@@ -72,6 +72,8 @@ static void withdraw_request(libxl__egc *egc, libxl__epoch *ep)
 
 static int resume_now(libxl__remus *rm)
 {
+    /* We never asked it to suspend: if it is suspended, somebody else copies it just now. */
+    if (!rm->asked_us) return 0;
     return libxl__dom_resume_fast(rm->gc, rm->xch, libxl__loop_xs(rm->loop), rm->domid);
 }
 
@@ -191,8 +193,12 @@ static void settle_output(libxl__egc *egc, libxl__epoch *ep)
 
     if (rm->netbuf && rm->fate == FATE_GO_ON)
         rc = libxl__netbuffer_teardown(rm->gc, rm->netbuf);
-    else if (rm->netbuf)
+    else if (rm->netbuf) {
         libxl__netbuffer_abandon(rm->netbuf);
+        /* What a guest that is gone still wanted to send must never leave, and nobody can name it any more. */
+        if (libxl__dom_end(rm->xch, rm->domid) == GUEST_GONE)
+            rc = libxl__netbuffer_discard(rm->gc, rm->ifb);
+    }
     rm->netbuf = NULL;
     libxl__epoch_next(egc, ep, rc);
 }
@@ -247,8 +253,8 @@ static void end_logdirty(libxl__egc *egc, libxl__epoch *ep)
         libxl__epoch_next(egc, ep, 0);
         return;
     }
-    /* The helper does this itself unless it was killed; off already is fine. */
-    if (!rm->helper_clean)
+    /* The helper does this itself unless it was killed; off already is fine. Without one of ours the log is somebody else's. */
+    if (rm->helper_ran && !rm->helper_clean)
         (void)xc_shadow_control(rm->xch, rm->domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0);
     if (rm->qemu_log == QEMU_LOG_OFF || !rm->qmp) {
         libxl__epoch_next(egc, ep, 0);

@@ -12,6 +12,7 @@
  */
 #include "libxl_remus.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,12 +48,13 @@ static void memory_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *w
         libxl__epoch_interrupt(egc, &rm->epoch, ERROR_FAIL);
 }
 
-static unsigned count_vcpus(libxl__remus *rm, const char *path)
+unsigned remus_online_vcpus(struct xs_handle *xs, uint32_t domid)
 {
-    struct xs_handle *xs = libxl__loop_xs(rm->loop);
     unsigned n = 0, i, len, online = 0;
-    char **names = xs_directory(xs, XBT_NULL, path, &n), node[128], *text;
+    char path[48], **names, node[128], *text;
 
+    snprintf(path, sizeof(path), "/local/domain/%u/cpu", domid);
+    names = xs_directory(xs, XBT_NULL, path, &n);
     for (i = 0; names && i < n; i++) {
         snprintf(node, sizeof(node), "%s/%.16s/availability", path, names[i]);
         text = xs_read(xs, XBT_NULL, node, &len);
@@ -67,7 +69,7 @@ static void vcpus_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *wa
                           const char *eventpath)
 {
     libxl__remus *rm = CONTAINER_OF(ev, libxl__remus, vcpu_watch);
-    unsigned n = count_vcpus(rm, watchpath);
+    unsigned n = remus_online_vcpus(libxl__loop_xs(rm->loop), rm->domid);
 
     if (!n || n == rm->vcpus || libxl__epoch_undoing(&rm->epoch)) return;
     remus_message(rm,
@@ -79,16 +81,18 @@ static void vcpus_changed(libxl__egc *egc, libxl__ev_xswatch *ev, const char *wa
 
 int remus_watch_settings(libxl__remus *rm)
 {
-    const char *cpus = libxl__sprintf(rm->gc, "/local/domain/%u/cpu", rm->domid);
-    int rc = 0;
+    if (!rm->info.acknowledged) return 0;
+    return libxl__ev_xswatch_register(
+        rm->loop, &rm->memory_watch, memory_changed,
+        libxl__sprintf(rm->gc, "/local/domain/%u/memory/target", rm->domid));
+}
 
-    if (rm->info.acknowledged)
-        rc = libxl__ev_xswatch_register(
-            rm->loop, &rm->memory_watch, memory_changed,
-            libxl__sprintf(rm->gc, "/local/domain/%u/memory/target", rm->domid));
-    if (rc || rm->kind != GUEST_HVM) return rc;
-    rm->vcpus = count_vcpus(rm, cpus);
-    return libxl__ev_xswatch_register(rm->loop, &rm->vcpu_watch, vcpus_changed, cpus);
+/* From the start on: the disks may take hours, and the twin's QEMU is made of the configuration of before. */
+int remus_watch_vcpus(libxl__remus *rm)
+{
+    if (rm->kind != GUEST_HVM) return 0;
+    return libxl__ev_xswatch_register(rm->loop, &rm->vcpu_watch, vcpus_changed,
+                                      libxl__sprintf(rm->gc, "/local/domain/%u/cpu", rm->domid));
 }
 
 void remus_unwatch_settings(libxl__remus *rm)

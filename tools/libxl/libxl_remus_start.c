@@ -131,6 +131,7 @@ static void set_up_output(libxl__egc *egc, libxl__epoch *ep)
     int rc;
 
     rc = remus_watch_devices(rm); /* before: what comes in between is noticed */
+    if (!rc) rc = remus_watch_vcpus(rm);
     if (!rc && libxl_defbool_val(rm->info.remus.netbuf))
         rc = libxl__netbuffer_setup(rm->gc, libxl__loop_xs(rm->loop), rm->domid,
                                     rm->kind == GUEST_HVM, rm->info.netbuf_bytes, &rm->netbuf);
@@ -376,6 +377,7 @@ static void first_copy(libxl__egc *egc, libxl__epoch *ep)
     if (!rc) {
         rm->helper.stream_fd = fd;
         rc = libxl__save_callout_start(&rm->helper);
+        rm->helper_ran = !rc;
     }
     if (fd >= 0) close(fd);
     if (rc) remus_event(egc, rm, WAIT_SUSPEND_CALL, rc);

@@ -375,6 +375,8 @@ static int say_end(struct protection *p, int rc)
     case ERROR_NOT_READY:
         return xl_fail("remus", "%s is lost; '%s' runs on here, unprotected", host, name);
     case ERROR_LOCK_FAIL:
+        if (libxl_domain_info(p->guest.ctx, NULL, p->guest.domid) == ERROR_DOMAIN_NOTFOUND)
+            return xl_fail("remus", "%s is lost and may run '%s', which is gone here", host, name);
         return xl_fail(
             "remus",
             "%s is lost and may run '%s': it is paused here and its output held; if it runs "
