@@ -11,7 +11,6 @@
 #include <xen/hvm/params.h>
 
 #define MAP_LIMIT_PAGES (64ULL << 18) /* 64 GiB of guest: 128 MiB of page tables */
-#define PFNS_MAX (1ULL << 30)
 
 /* Whose pages are shared with somebody else. */
 static const uint32_t shared_params[XC_SR_APPLY_SHARED] = {
@@ -59,7 +58,7 @@ int xc_sr_apply_open(struct xc_sr_apply *a)
             return -1;
         }
     }
-    if (xc_domain_nr_gpfns(a->env.xch, a->env.domid, &pfns) || pfns > PFNS_MAX) {
+    if (xc_domain_nr_gpfns(a->env.xch, a->env.domid, &pfns) || pfns > XC_SR_PFNS_MAX) {
         SR_ERRNO(&a->env, "cannot learn the size of domain %u", a->env.domid);
         return -1;
     }
@@ -168,7 +167,7 @@ static int collect(struct xc_sr_apply *a, const struct pages *pages, uint32_t i,
         uint64_t entry = entry_at(pages, i), pfn = xc_sr_entry_pfn(entry);
 
         if (xc_sr_page_type_populated(xc_sr_entry_type(entry)) != populated) break;
-        if (populated && pfn >= PFNS_MAX) break;
+        if (populated && pfn >= XC_SR_PFNS_MAX) break;
         if (is_shared(a, pfn)) continue;
         there = page_there(a, pfn);
         if (there < 0) return -1;
@@ -214,7 +213,7 @@ static int populate(struct xc_sr_apply *a, const struct pages *pages, uint32_t i
     struct pfn_list list;
     unsigned int k;
 
-    if (xc_sr_entry_pfn(entry_at(pages, i)) >= PFNS_MAX) {
+    if (xc_sr_entry_pfn(entry_at(pages, i)) >= XC_SR_PFNS_MAX) {
         SR_FAIL(&a->env, EINVAL, "pfn %#lx is out of bounds",
                 (unsigned long)xc_sr_entry_pfn(entry_at(pages, i)));
         return -1;

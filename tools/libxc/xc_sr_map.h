@@ -17,6 +17,8 @@
 #include "xc_sr_env.h"
 
 #define XC_SR_CHUNK_PAGES 512U
+/* An HVM guest says itself how far its pfns go, by what it maps there; more than 4 TiB are not tracked. */
+#define XC_SR_PFNS_MAX (1ULL << 30)
 
 struct xc_sr_chunk {
     uint8_t *base; /* NULL = not mapped */

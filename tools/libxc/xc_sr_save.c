@@ -86,6 +86,11 @@ static int setup(struct xc_sr_save *s)
         SR_ERRNO(&s->env, "cannot read the size of domain %u", s->env.domid);
         return -1;
     }
+    if (info.hvm && pfns > XC_SR_PFNS_MAX) {
+        SR_FAIL(&s->env, E2BIG, "domain %u has something at pfn %#lx: more than can be tracked",
+                s->env.domid, (unsigned long)pfns - 1);
+        return -1;
+    }
     s->ops = info.hvm ? &xc_sr_save_x86_hvm : &xc_sr_save_x86_pv;
     s->pfns = pfns;
     if (!s->map_limit_pages) s->map_limit_pages = MAP_LIMIT_PAGES;

@@ -75,6 +75,8 @@ static int compare_range(struct xc_sr_save *s, uint64_t first, uint64_t end, eac
         uint64_t left = end - first;
         unsigned int n = left < XC_SR_BATCH ? (unsigned int)left : XC_SR_BATCH;
 
+        /* The guest says how long this takes. */
+        if (!s->suspended && xc_sr_save_check_stop(s)) return -1;
         if (compare_batch(s, first, n, each, user)) return -1;
         first += n;
     }
@@ -268,19 +270,36 @@ int xc_sr_population_check(struct xc_sr_save *s)
     return compare_mappings(s) ? -1 : check_rise(s, &all, before, pages);
 }
 
+/* Suspects that are gone and that our mapping still holds: they are the domain's until it goes. */
+static uint64_t count_held(const struct xc_sr_save *s)
+{
+    uint64_t pfn, held = 0;
+
+    for (pfn = xc_sr_dirty_next(&s->suspect, 0); pfn != XC_SR_PFN_NONE;
+         pfn = xc_sr_dirty_next(&s->suspect, pfn + 1))
+        held += !xc_sr_dirty_test(&s->sent, pfn) && xc_sr_map_has(&s->map, pfn);
+    return held;
+}
+
 /* The other pages of a chunk that is dropped are pinned again at once, before the guest runs. */
 int xc_sr_population_settle(struct xc_sr_save *s)
 {
-    uint64_t first = xc_sr_dirty_next(&s->suspect, 0), pfn;
+    uint64_t first = xc_sr_dirty_next(&s->suspect, 0), pfn, held, before;
 
     if (first == XC_SR_PFN_NONE && !s->owned_stale) return 0;
+    held = count_held(s);
+    if (read_owned(s, &before)) return -1;
     for (pfn = first; pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(&s->suspect, pfn + 1))
         if (!xc_sr_dirty_test(&s->sent, pfn)) xc_sr_map_drop(&s->map, pfn);
+    /* What is not pinned could change behind our back. */
     for (pfn = first; pfn != XC_SR_PFN_NONE; pfn = xc_sr_dirty_next(&s->suspect, pfn + 1))
-        xc_sr_map_page(&s->map, pfn);
+        if (!xc_sr_map_page(&s->map, pfn) && errno != ENOENT) return -1;
     xc_sr_dirty_clear_all(&s->suspect);
     s->owned_stale = false;
-    return read_owned(s, &s->owned_pages);
+    if (read_owned(s, &s->owned_pages)) return -1;
+    /* A page that left its pfn and stays the domain's was moved to another one (XENMAPSPACE_gmfn): find it. */
+    if (s->owned_pages + held > before) s->population_moved = true;
+    return 0;
 }
 
 static void map_there(struct xc_sr_save *s, void *user, uint64_t pfn, bool there)
@@ -291,14 +310,23 @@ static void map_there(struct xc_sr_save *s, void *user, uint64_t pfn, bool there
     xc_sr_map_page(&s->map, pfn);
 }
 
+/*
+ * A page that goes before it is pinned lowers the domain's number, and would hide one that comes: so the number is looked at
+ * after every batch, and only within one can that happen.
+ */
 int xc_sr_population_start(struct xc_sr_save *s, struct xc_sr_dirty *found)
 {
-    uint64_t before;
+    uint64_t first, end, pages;
 
-    if (read_owned(s, &before)) return -1;
-    if (compare_range(s, 0, s->pfns, map_there, found)) return -1;
     if (read_owned(s, &s->owned_pages)) return -1;
-    s->population_moved = s->owned_pages != before;
+    for (first = 0; first < s->pfns; first = end) {
+        end = first + XC_SR_BATCH < s->pfns ? first + XC_SR_BATCH : s->pfns;
+        /* Of a guest beyond the limit the chunks before are given up now, not all at once in a pause. */
+        xc_sr_map_next_round(&s->map);
+        if (compare_range(s, first, end, map_there, found) || read_owned(s, &pages)) return -1;
+        if (pages != s->owned_pages) s->population_moved = true;
+        s->owned_pages = pages;
+    }
     /* From here on a new page shows in the number. */
     return xc_sr_population_check_end(s);
 }
