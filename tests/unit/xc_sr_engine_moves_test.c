@@ -6,7 +6,8 @@ static unsigned int most_mapped;
 
 static void watch_mappings(void)
 {
-    if (fake_mappings > most_mapped) most_mapped = fake_mappings;
+    /* Before the first page is sent. */
+    if (ts.io->bytes < PAGE && fake_mappings > most_mapped) most_mapped = fake_mappings;
 }
 
 /* Else a later pause would give up at once what is beyond the limit. */
@@ -21,7 +22,7 @@ static void t_engine_map_limit_holds_from_the_start(void **state)
     xc_sr_io_init(&io, ts.fd, -1, -1);
     (void)run_save_io(true, true, &io, 1024);
     assert_int_equal(ts.checkpoints, 2);
-    assert_in_range(most_mapped, 1, 1024 + 512); /* one chunk beyond, at most */
+    assert_in_range(most_mapped, 1, 1024);
     assert_int_equal(run_restore(true), 0);
     compare_backup(true);
     finish();
