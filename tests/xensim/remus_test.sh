@@ -115,7 +115,7 @@ chmod +x "$dir/ssh-attaches"
 before=$(value A "$d" suspends)
 as A "$dir/bin/xl" remus -F -n -d -i 20 --max-checkpoints 8 -s "$dir/ssh-attaches" g hostB >"$dir/out" 2>&1 &&
     fail "a disk that came after the configuration was read is not noticed"
-grep -q "a device was attached or detached since its configuration was read" "$dir/out" || fail "a disk that came early: $(cat "$dir/out")"
+grep -q "since its configuration was read" "$dir/out" || fail "a disk that came early: $(cat "$dir/out")"
 [ "$(value A "$d" suspends)" = "$before" ] || fail "the guest was suspended although a disk has come"
 gone B || fail "a twin without the early disk is left: $(on B list)"
 as A xenstore-rm "$disk" "$disk"1

@@ -62,7 +62,7 @@ static bool link_is_up(int fd)
 }
 
 /* Until the link is gone: the instance says so, or ends. One that is lost at once is told before the answer to a request,
- * which passes it over: so it is asked for now and then. */
+ * which passes it over: so it is asked for each second. */
 static void wait_lost(int fd)
 {
     char packet[DISK_REPLY_MAX];

@@ -74,7 +74,7 @@ static int choose(struct drbd_snap *s, char why[DRBD_WHY_MAX])
     for (int i = 0; i < TRIES; i++) {
         uint32_t first;
         bool taken[2] = {false, false};
-        char lost[DRBD_WHY_MAX];
+        char lost[DRBD_WHY_MAX] = "";
         int r = disk_random(&first, sizeof(first));
 
         if (r) break;

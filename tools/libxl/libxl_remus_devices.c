@@ -245,7 +245,8 @@ static int as_configured(libxl__remus *rm)
     free(text);
     if (same) return 0;
     remus_message(rm,
-                  "domain %u: a device or vcpu came or went since its configuration was "
+                  "domain %u: a device was attached or detached, or its vcpus changed, since its "
+                  "configuration was "
                   "read: start the protection again",
                   rm->domid);
     return ERROR_FAIL;
