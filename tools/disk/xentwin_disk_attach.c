@@ -17,7 +17,7 @@
 #include "xentwin_disk.h"
 
 #define REPLY_LIMIT_MS 30000
-#define LOOK_MS 1000
+#define LOOK_MS 5000
 #define TRIES 3
 
 /* The primary is told on the link, a person on stderr. */
@@ -53,23 +53,28 @@ static int check_backup(const struct instance *in, int fd)
     return 0;
 }
 
-static bool link_is_up(int fd)
+/* An instance that is busy does not answer. */
+static bool link_is_down(int fd)
 {
-    char reply[DISK_REPLY_MAX], value[8] = "";
+    char reply[DISK_REPLY_MAX], value[8];
 
     return !client_request(fd, "status", NULL, 0, reply, REPLY_LIMIT_MS) &&
-           status_value(reply, "link", value, sizeof(value)) && !strcmp(value, "up");
+           status_value(reply, "link", value, sizeof(value)) && strcmp(value, "up") != 0;
 }
 
-/* Until the link is gone: the instance says so, or ends. One that is lost at once is told before the answer to a request,
- * which passes it over: so it is asked for each second. */
+/* Until the link is gone: the instance says so, or ends. A link that is lost at once is told before the answer to a request,
+ * which passes it over: so it is looked for, too. */
 static void wait_lost(int fd)
 {
     char packet[DISK_REPLY_MAX];
 
     for (;;) {
         int n = client_read(fd, packet, LOOK_MS);
-        if (n < 0 && errno == ETIMEDOUT && link_is_up(fd)) continue;
+        if (n < 0 && errno == ETIMEDOUT) {
+            if (!link_is_down(fd)) continue;
+            complain("the link is lost");
+            return;
+        }
         if (n <= 0) return;
         if (strncmp(packet, "event lost", 10)) continue;
         complain("%s", packet + 6);
