@@ -222,6 +222,14 @@ expect 0 '' stop g xvdd
 export XENTWIN_DISK_PLUGIN=$DISK_PLUGIN_FAULTS DISK_FAULT=late@0
 expect 1 'ms to be claimed' start g xvdd "$disk" --shared "$dir/j" --settle-ms 250
 export XENTWIN_DISK_PLUGIN=$DISK_PLUGIN DISK_FAULT=
+# An instance that begins is ended, too.
+cp "$disk" "$dir/slow"
+"$DISK_TOOL" start g xvdz "$dir/slow" --shared "$dir/j slow" --settle-ms 1500 >/dev/null 2>&1 &
+until [ -e "$dir/run/disk-g-xvdz/lock" ]; do sleep 0.05; done
+expect 0 '' stop g xvdz
+wait $!
+expect 1 'no instance' status g xvdz
+
 expect 1 'settle-ms=99 must be 100 to 60000' start g xvdd "$disk" --shared "$dir/j" --settle-ms 99
 truncate -s 3M "$disk"
 expect 1 'a changed size is a new disk' start g xvdc "$disk" --shared "$dir/j"
