@@ -108,6 +108,11 @@ guest "remus:b,share=/j|$disk" web && refused "only ',shared=JOURNAL' may stand"
 export XENTWIN_TWIN=1
 guest "remus:b|$disk" web--incoming && refused "did not come to this host"
 guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down" && refused "did not come to this host"
+guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down committed=0" && refused "did not come to this host"
+# The primary was lost while the twin was being completed.
+guest "remus:b|$disk" web--incoming "ok role=backup state=lost link=down committed=3 path=$disk"
+lost=$(PATH=$dir/bin:$PATH "$script" add 2>&1)
+[[ $lost != *"did not come to this host"* ]] || say "a twin that may be promoted has lost its disk: $lost"
 unset XENTWIN_TWIN
 # A stock xl migrate: what runs here is of another time.
 for status in "role=primary state=alone link=down" "role=backup state=protected link=up"; do
