@@ -97,6 +97,10 @@ for side in 'remus a b' "${receiver[*]}"; do
 done
 [ ! -e "$dir/asked" ] || { echo "not ok: the arbiter was asked" && failed=1; }
 
+for word in 'remus --stop a' 'migrate a b' 'save a' 'restore f' 'migrate-receive --remus'; do
+    # shellcheck disable=SC2086 # words
+    expect 1 "${word%% *}: there is no dry run (-N) of this command" -N $word
+done
 expect 1 "cannot be read" restore /nonexistent
 expect 1 "is too short for a saved domain" restore "$dir/libxl-save-helper"
 expect 1 "is no saved domain" restore "$dir/stock"

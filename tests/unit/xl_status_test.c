@@ -118,6 +118,23 @@ static void t_status_ignores_dead_sockets(void **state)
     assert_int_equal(xl_lines(c.text), 1);
 }
 
+/* Locks and what else is there take nobody's place. */
+static void t_status_finds_the_one_among_many_files(void **state)
+{
+    struct xl_caught c;
+    char command[200];
+    pid_t pid;
+
+    snprintf(command, sizeof(command), "cd %s && touch $(seq -f a%%g.lock 600)", dir);
+    assert_int_equal(system(command), 0);
+    pid = start("primary", "");
+    assert_int_equal(run(&c, REMUS_STATUS, NULL), XL_DONE);
+    assert_non_null(strstr(c.text, "web:\n  side: primary\n"));
+    stop(pid);
+    snprintf(command, sizeof(command), "rm %s/a*.lock", dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void t_stop_says_how_it_ended(void **state)
 {
     struct xl_caught c;
@@ -173,6 +190,7 @@ int main(void)
         cmocka_unit_test(t_status_lists_what_lives),
         cmocka_unit_test(t_status_of_a_name_that_is_a_number),
         cmocka_unit_test(t_status_ignores_dead_sockets),
+        cmocka_unit_test(t_status_finds_the_one_among_many_files),
         cmocka_unit_test(t_stop_says_how_it_ended),
         cmocka_unit_test(t_promote_refused_gives_the_reason),
         cmocka_unit_test(t_control_bad_name_never_leaves_the_folder),
