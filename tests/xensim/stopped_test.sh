@@ -95,6 +95,14 @@ for what in '' g "$d"; do
         fail "--status $what does not know the stopped copy: $(cat "$dir/out")"
     [ "$(wc -l <"$dir/out")" = 1 ] || fail "--status $what: more than a line: $(cat "$dir/out")"
 done
+# A person woke it: elsewhere nobody would hold its output.
+as A "$stock_bin/xl" unpause g
+for what in "save g $dir/g.save" "migrate -e -s $dir/ssh g hostB" "remus -F -n -d -s $dir/ssh g hostB"; do
+    # shellcheck disable=SC2086 # words
+    as A "$dir/bin/xl" $what >"$dir/out" 2>&1 && fail "$what of a guest whose output is held"
+    grep -q "'xl remus --discard g'.*'xl remus --recover g'" "$dir/out" || fail "$what does not say what to do: $(cat "$dir/out")"
+done
+as A "$stock_bin/xl" pause g
 as A "$dir/bin/xl" remus --discard "$d" >"$dir/out" 2>&1 || fail "discard: $(cat "$dir/out")"
 gone A || fail "left at A: $(on A list)"
 as A "$dir/bin/xl" remus --status >"$dir/out" 2>&1

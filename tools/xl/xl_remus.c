@@ -29,6 +29,9 @@
 #include "xl_remus.h"
 #include "xc_sr_lock.h"
 
+#define LOG_LOCK_MS 2000
+#define LOG_LOCK_STEP_MS 100
+
 struct protection {
     struct remus_opts o;
     struct xl_guest guest;
@@ -157,11 +160,16 @@ static int refuse_undecided(struct protection *p)
         name, name, name);
 }
 
-/* Our receiver at HOST would take the copy that a migration builds there for one that was left behind. */
+/* Our receiver at HOST would take the copy that a migration builds there for one that was left behind. The helper of a protection that
+ * has just ended lets go in a moment. */
 static int refuse_migrating(struct protection *p)
 {
     int fd = xc_sr_lock(control_dir(), p->guest.domid);
 
+    for (int ms = 0; fd < 0 && errno == EWOULDBLOCK && ms < LOG_LOCK_MS; ms += LOG_LOCK_STEP_MS) {
+        poll(NULL, 0, LOG_LOCK_STEP_MS);
+        fd = xc_sr_lock(control_dir(), p->guest.domid);
+    }
     if (fd < 0 && errno == EWOULDBLOCK)
         return xl_fail("remus", "'%s' is being migrated or saved: wait for its end", p->guest.name);
     if (fd >= 0) xc_sr_unlock(control_dir(), p->guest.domid, fd);
