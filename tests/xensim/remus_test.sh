@@ -120,6 +120,14 @@ grep -q "since its configuration was read" "$dir/out" || fail "a disk that came 
 gone B || fail "a twin without the early disk is left: $(on B list)"
 as A xenstore-rm "$disk" "$disk"1
 
+# After a protection our monitor starts the guest again, as it was last.
+as A "$stock_bin/xl" rename g renamed
+as A "$stock_bin/xl" reboot renamed >"$dir/out" 2>&1 || fail "reboot: $(cat "$dir/out")"
+started_again() { [ "$(as A "$stock_bin/xl" domid renamed 2>/dev/null || echo "$d")" != "$d" ]; }
+until_true 'the guest is not started again under its new name' started_again
+as A "$stock_bin/xl" rename renamed g
+d=$(as A "$stock_bin/xl" domid g)
+
 # The power goes.
 before=$(value A "$d" suspends)
 timeout 60 "$here/xensim" exec "$dir/A" "$dir/bin/xl" remus -F -n -d -i 20 --limit-ms 600 \
