@@ -6,7 +6,7 @@ set -u
 dir=$(mktemp -d)
 export XENTWIN_RUNDIR=$dir/run XENTWIN_STATEDIR=$dir/state XENTWIN_DISK_PLUGIN=$DISK_PLUGIN XENTWIN_DEFAULTS=$dir/default
 failed=0
-trap '"$DISK_TOOL" stop g xvda; rm -rf "$dir" "$dir.out"' EXIT
+trap '"$DISK_TOOL" stop g xvda; "$DISK_TOOL" stop g xvdz; rm -rf "$dir" "$dir.out"' EXIT
 
 # expect EXIT-CODE 'text that stderr or stdout must hold' ARGUMENTS...
 expect() {
