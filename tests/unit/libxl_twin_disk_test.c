@@ -87,15 +87,21 @@ static void t_twin_disks_ack_waits_for_every_barrier_and_commit(void **state)
     RUN_UNTIL(f, asked(0, "drop;stop;") && asked(1, "drop;stop;"));
 }
 
-static void t_twin_disks_promoted_before_the_guest(void **state)
+/* Both disks were asked, and the first one does not answer yet. */
+static void promote_a_slow_disk(struct fixture *f)
 {
-    struct fixture *f = *state;
-
     protect_disks(f, 2);
     disks[0].mute = true;
     cut_link(f);
     f->now_ms += LIMIT_MS;
     RUN_UNTIL(f, asked(0, "promote 2;") && asked(1, "promote 2;"));
+}
+
+static void t_twin_disks_promoted_before_the_guest(void **state)
+{
+    struct fixture *f = *state;
+
+    promote_a_slow_disk(f);
     turns(f, 20);
     assert_false(noted(f, "running"));
     fake_disk_send(&disks[0], "ok generation=2");
@@ -110,11 +116,7 @@ static void t_twin_disks_slow_promotion_is_waited_for(void **state)
 {
     struct fixture *f = *state;
 
-    protect_disks(f, 2);
-    disks[0].mute = true;
-    cut_link(f);
-    f->now_ms += LIMIT_MS;
-    RUN_UNTIL(f, asked(0, "promote 2;") && asked(1, "promote 2;"));
+    promote_a_slow_disk(f);
     f->now_ms += 600000;
     turns(f, 20);
     assert_false(f->finished);

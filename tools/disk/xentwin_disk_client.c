@@ -45,13 +45,20 @@ int client_connect(const struct instance *in)
     return fd;
 }
 
-/* Nobody has it: one that begins or ends has no socket that answers, but the lock. */
-static bool lock_is_free(const struct instance *in)
+/* The file that an instance has locked for as long as it lives. -1: it cannot be opened, or there never was one. */
+static int open_lock(const struct instance *in)
 {
     char lock[PATH_MAX + 8];
 
     snprintf(lock, sizeof(lock), "%s/lock", in->run_dir);
-    int fd = open(lock, O_RDWR | O_CLOEXEC);
+    return open(lock, O_RDWR | O_CLOEXEC);
+}
+
+/* Nobody has it: one that begins or ends has no socket that answers, but the lock. */
+static bool lock_is_free(const struct instance *in)
+{
+    int fd = open_lock(in);
+
     if (fd < 0) return true;
     bool yes = !flock(fd, LOCK_EX | LOCK_NB);
     close(fd);
@@ -139,7 +146,6 @@ static void remove_sockets(const struct instance *in)
 
 int client_end(const struct instance *in, int fd, const char *word, char reply[DISK_REPLY_MAX])
 {
-    char lock[PATH_MAX + 8];
     int n;
 
     if (client_request(fd, word, NULL, 0, reply, STOP_LIMIT_MS)) {
@@ -151,8 +157,7 @@ int client_end(const struct instance *in, int fd, const char *word, char reply[D
     while (n > 0);
     close(fd);
     /* The clean mark is written after the socket is closed, under the lock. */
-    snprintf(lock, sizeof(lock), "%s/lock", in->run_dir);
-    fd = open(lock, O_RDWR | O_CLOEXEC);
+    fd = open_lock(in);
     if (n == 0 && fd >= 0) n = flock(fd, LOCK_EX);
     if (n == 0) remove_sockets(in);
     if (fd >= 0) close(fd);

@@ -291,7 +291,7 @@ int libxl__netbuffer_setup_ifs(libxl__gc *gc, const char *ifb, const char *const
     int rc, i;
 
     if (limit_bytes < NETBUFFER_MIN_LIMIT || limit_bytes / BANDS > UINT32_MAX) {
-        LOG(gc, ERROR, "net buffer limit of %llu bytes: must be %d bytes to 8 GiB",
+        LOG(gc, ERROR, "net buffer limit of %llu bytes: must be %u bytes to 8 GiB",
             (unsigned long long)limit_bytes, NETBUFFER_MIN_LIMIT);
         return ERROR_INVAL;
     }

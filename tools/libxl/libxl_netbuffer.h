@@ -42,7 +42,7 @@
 #include "libxl_gc.h"
 
 #define NETBUFFER_MAX_IFS 64
-#define NETBUFFER_MIN_LIMIT (128 * 1024) /* two frames of 64 KiB */
+#define NETBUFFER_MIN_LIMIT (128u << 10) /* two frames of 64 KiB */
 
 typedef struct libxl__netbuffer libxl__netbuffer;
 

@@ -20,7 +20,6 @@
 #define LIMIT_MS_MIN 200
 #define QMP_LIMIT_MS 30000
 #define LIMIT_MS_MAX 600000
-#define NETBUF_BYTES_MIN (128u << 10) /* two frames of 64 KiB */
 #define NETBUF_BYTES_MAX (1u << 30)
 
 LIBXL_REPLICATION_EXPORT void libxl_replication_info_init(libxl_replication_info *info)
@@ -71,9 +70,9 @@ static int check_info(libxl__gc *gc, libxl_replication_info *in)
             LIMIT_MS_MAX);
         return ERROR_INVAL;
     }
-    if (in->netbuf_bytes < NETBUF_BYTES_MIN || in->netbuf_bytes > NETBUF_BYTES_MAX) {
+    if (in->netbuf_bytes < NETBUFFER_MIN_LIMIT || in->netbuf_bytes > NETBUF_BYTES_MAX) {
         LOG(gc, ERROR, "replication: netbuf_bytes %lu is not within %u..%u",
-            (unsigned long)in->netbuf_bytes, NETBUF_BYTES_MIN, NETBUF_BYTES_MAX);
+            (unsigned long)in->netbuf_bytes, NETBUFFER_MIN_LIMIT, NETBUF_BYTES_MAX);
         return ERROR_INVAL;
     }
     if (!xc_sr_encode_parse(in->compress, &mode)) {

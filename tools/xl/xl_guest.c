@@ -123,19 +123,26 @@ static bool is_stopped(const struct xl_guest *g, xentoollog_logger *lg)
     return stopped;
 }
 
-int xl_guest_refuse_stopped(const struct xl_guest *g, const char *command)
+int xl_guest_undecided(const struct xl_guest *g, const char *command, xentoollog_logger *lg,
+                       bool *undecided)
 {
-    bool undecided;
     libxl__gc gc;
     int rc;
 
-    /* Also one that runs again, by xl unpause: elsewhere nobody would hold its output. */
-    libxl__gc_init(&gc, NULL);
-    rc = libxl__recover_undecided(&gc, g->domid, &undecided);
+    libxl__gc_init(&gc, lg);
+    rc = libxl__recover_undecided(&gc, g->domid, undecided);
     libxl__gc_dispose(&gc);
-    if (rc)
-        return xl_fail(command, "cannot tell whether an earlier protection holds '%s'", g->name);
-    if (!undecided) return XL_DONE;
+    if (!rc) return XL_DONE;
+    return xl_fail(command, "cannot tell whether an earlier protection holds '%s'", g->name);
+}
+
+int xl_guest_refuse_stopped(const struct xl_guest *g, const char *command)
+{
+    bool undecided;
+    /* Also one that runs again, by xl unpause: elsewhere nobody would hold its output. */
+    int rc = xl_guest_undecided(g, command, NULL, &undecided);
+
+    if (rc || !undecided) return rc;
     return xl_fail(
         command,
         "'%s' is stopped or held here, for a link was lost and its twin may run: if it runs there: "

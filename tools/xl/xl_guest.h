@@ -32,7 +32,10 @@ void xl_guest_each(void (*each)(void *user, const char *name, uint32_t domid), v
 
 /* XL_FAILED after one line when the guest is protected by a running xl remus on this host. */
 int xl_guest_refuse_protected(const struct xl_guest *g, const char *command);
-/* XL_FAILED after one line when a lost link stopped the guest here: its twin may run, so only a person may wake it. */
+/* Whether a person has to say what becomes of the guest (libxl_guard.h). XL_FAILED after one line when that cannot be told. */
+int xl_guest_undecided(const struct xl_guest *g, const char *command, xentoollog_logger *lg,
+                       bool *undecided);
+/* XL_FAILED after one line when it is so, paused or not, or cannot be told. */
 int xl_guest_refuse_stopped(const struct xl_guest *g, const char *command);
 
 struct xl_guest_allow {

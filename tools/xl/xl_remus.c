@@ -144,14 +144,9 @@ static int refuse_undecided(struct protection *p)
 {
     const char *name = p->guest.name;
     bool undecided;
-    libxl__gc gc;
-    int rc;
+    int rc = xl_guest_undecided(&p->guest, "remus", &p->progress.logger, &undecided);
 
-    libxl__gc_init(&gc, &p->progress.logger);
-    rc = libxl__recover_undecided(&gc, p->guest.domid, &undecided);
-    libxl__gc_dispose(&gc);
-    if (rc) return xl_fail("remus", "cannot tell whether an earlier protection holds '%s'", name);
-    if (!undecided) return XL_DONE;
+    if (rc || !undecided) return rc;
     return xl_fail(
         "remus",
         "an earlier protection of '%s' was lost and its output is held, since its twin may "

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "libxl_netbuffer.h"
 #include "xl.h"
 #include "xl_opts.h"
 #include "xl_remus.h"
@@ -11,7 +12,6 @@
 #define INTERVAL_MAX_MS 600000
 #define LIMIT_MIN_MS 200
 #define LIMIT_MAX_MS 600000
-#define NETBUF_MIN_BYTES (128u << 10)
 #define NETBUF_MAX_BYTES (1u << 30)
 #define CACHE_MIN_BYTES (1u << 20)
 #define CACHE_MAX_BYTES (1ull << 40)
@@ -123,8 +123,8 @@ static bool take_long(struct remus_opts *o, int opt, const char *value)
     case OPT_ARBITER:
         return take_text("--arbiter", value, &o->arbiter);
     case OPT_NETBUF_LIMIT:
-        return xl_parse_bytes("remus", "--netbuf-limit", value, NETBUF_MIN_BYTES, NETBUF_MAX_BYTES,
-                              &o->netbuf_bytes);
+        return xl_parse_bytes("remus", "--netbuf-limit", value, NETBUFFER_MIN_LIMIT,
+                              NETBUF_MAX_BYTES, &o->netbuf_bytes);
     case OPT_STATS:
         return take_text("--stats", value, &o->stats);
     case OPT_MAX_CHECKPOINTS:
